@@ -1,0 +1,185 @@
+"""The ledger in Postgres: append under an advisory lock, read in order, never change.
+
+Serial numbers do not follow commit order in Postgres, so an ordered ledger cannot rely on them: every append
+takes one transaction-level advisory lock, reads the head, and writes the row after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import stamina
+
+from pipeline.adapters.tables import event as table
+from pipeline.domain.canonical import canonical
+from pipeline.domain.events import GENESIS, Draft, Event, link
+from pipeline.errors import Unreachable, UsageError
+
+CONNECT_SECONDS = 3
+RETRY_SECONDS = 10.0
+APPEND_LOCK = 0x67617465  # "gate"
+_BATCH = 5_000
+
+
+class Ledger:
+    """The ledger at `uri`. Opens a connection per operation and keeps none.
+
+    Raises:
+        Unreachable: from every method, when Postgres did not answer for about ten seconds.
+    """
+
+    def __init__(self, uri: str, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._address = _address(uri)
+        self._engine = sa.create_engine(
+            uri,
+            poolclass=sa.NullPool,
+            connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": "gatehouse"},
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Hold the append lock: what is read inside stays true until what is appended inside is there."""
+        with self._connected() as connection, connection.begin():
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(APPEND_LOCK)))
+            yield Transaction(connection, self._clock)
+
+    def append(self, draft: Draft) -> Event:
+        """Append one event."""
+        with self.transaction() as transaction:
+            return transaction.append(draft)
+
+    def events(
+        self, *, run: str | None = None, model: str | None = None, environment: str | None = None
+    ) -> list[Event]:
+        """Events about a run, or about a model in an environment, oldest first."""
+        with self._connected() as connection:
+            return _events(connection, run, model, environment)
+
+    def stream(self, after: int = 0) -> Iterator[Event]:
+        """Every event after row `after`, oldest first, in constant memory."""
+        query = sa.select(table).where(table.c.seq > after).order_by(table.c.seq)
+        with self._connected() as connection:
+            rows = connection.execution_options(yield_per=_BATCH).execute(query)
+            for row in rows:
+                yield _event(row)
+
+    @contextmanager
+    def exclusive(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Be the only one doing `name`; `waiting` is called once if somebody else is at it.
+
+        The lock lives in the database session: it ends with this process, however that ends.
+        """
+        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        with self._connected() as connection:
+            if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))):
+                waiting()
+                connection.execute(sa.select(sa.func.pg_advisory_lock(key)))
+            connection.commit()
+            yield
+
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        with connect(self._engine, self._address) as connection:
+            yield connection
+
+
+class Transaction:
+    """A read-decide-append that nobody can come between."""
+
+    def __init__(self, connection: sa.Connection, clock: Callable[[], datetime]) -> None:
+        self._connection = connection
+        self._clock = clock
+
+    def events(
+        self, *, run: str | None = None, model: str | None = None, environment: str | None = None
+    ) -> list[Event]:
+        """As `Ledger.events`, inside the lock."""
+        return _events(self._connection, run, model, environment)
+
+    def append(self, draft: Draft) -> Event:
+        """Append one event after the head."""
+        query = sa.select(table.c.seq, table.c.hash).order_by(table.c.seq.desc()).limit(1)
+        head = self._connection.execute(query).first()
+        seq, previous = (head.seq + 1, head.hash) if head else (1, GENESIS)
+        at = self._clock().astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        new = link(draft, seq=seq, at=at, previous=previous)
+        values = {column.name: getattr(new, column.name) for column in table.columns}
+        values["body"] = canonical(new.body).decode()
+        self._connection.execute(table.insert().values(values))
+        return new
+
+
+@contextmanager
+def connect(engine: sa.Engine, address: str) -> Iterator[sa.Connection]:
+    """A connection, tried for about ten seconds.
+
+    Raises:
+        Unreachable: Postgres did not answer, or went away in the middle.
+    """
+    try:
+        for attempt in stamina.retry_context(
+            on=sa.exc.OperationalError, timeout=RETRY_SECONDS, attempts=None, wait_max=2.0
+        ):
+            with attempt:
+                connection = engine.connect()
+        with connection:
+            yield connection
+    except sa.exc.OperationalError as error:
+        raise Unreachable(
+            f"Postgres does not answer: {str(error.orig).strip().splitlines()[0]}",
+            where=address,
+            fix="see whether it runs (gatehouse status), then run the same command again",
+        ) from error
+    except sa.exc.ProgrammingError as error:
+        raise UsageError(
+            f"Postgres refuses: {str(error.orig).strip().splitlines()[0]}",
+            where=address,
+            fix="gatehouse up migrates the ledger; a stage's role may only select and insert",
+        ) from error
+
+
+def migrate(uri: str) -> None:
+    """Bring the ledger's database to the newest schema. Run as the owner; safe to run again."""
+    from alembic import command
+    from alembic.config import Config
+
+    engine = sa.create_engine(uri, poolclass=sa.NullPool, connect_args={"connect_timeout": CONNECT_SECONDS})
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    with connect(engine, _address(uri)) as connection:
+        connection.execute(sa.text("create schema if not exists gatehouse"))
+        connection.commit()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+
+
+def _address(uri: str) -> str:
+    url = sa.make_url(uri)
+    return f"{url.host}:{url.port}/{url.database}"
+
+
+def _events(
+    connection: sa.Connection, run: str | None, model: str | None, environment: str | None
+) -> list[Event]:
+    query = sa.select(table).order_by(table.c.seq)
+    for column, value in ((table.c.run, run), (table.c.model, model), (table.c.environment, environment)):
+        if value is not None:
+            query = query.where(column == value)
+    return [_event(row) for row in connection.execute(query)]
+
+
+def _event(row: Any) -> Event:
+    fields = dict(row._mapping)
+    return Event(**{**fields, "body": json.loads(fields["body"])})
+
+
+__all__: Sequence[str] = ("Ledger", "Transaction", "connect", "migrate")

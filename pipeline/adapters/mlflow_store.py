@@ -1,0 +1,299 @@
+"""The MLflow server: runs, artifacts, logged models, registered models and aliases.
+
+Tags and aliases written here are a projection of the ledger for people to look at, never a proof of anything.
+Every create is idempotent by a tag that names the Gatehouse run, so that a stage killed between MLflow and the
+ledger finds its own work when it is run again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import requests
+import stamina
+
+from pipeline.errors import GatehouseError, IntegrityViolated, Unreachable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+RUN_TAG = "gatehouse.run"
+STAGE_TAG = "gatehouse.stage"
+PACKAGE_TAG = "gatehouse.package"
+CHAMPION = "champion"
+HEALTH_SECONDS = 10.0
+
+
+class MlflowStore:
+    """MLflow at `uri`.
+
+    Raises:
+        Unreachable: from every method, when the server did not answer for about ten seconds.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._client: MlflowClient | None = None
+
+    def client(self) -> MlflowClient:
+        """MLflow's own client, imported on first use: the import takes longer than most stages' work."""
+        if self._client is None:
+            self._check_health()
+            # MLflow's defaults retry for minutes; an unreachable server must be said within seconds.
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            import mlflow
+
+            mlflow.set_tracking_uri(self.uri)
+            mlflow.set_registry_uri(self.uri)
+            self._client = mlflow.MlflowClient(self.uri, self.uri)
+        return self._client
+
+    def _check_health(self) -> None:
+        try:
+            for attempt in stamina.retry_context(
+                on=requests.RequestException, timeout=HEALTH_SECONDS, attempts=None, wait_max=2.0
+            ):
+                with attempt:
+                    requests.get(f"{self.uri}/health", timeout=3).raise_for_status()
+        except requests.RequestException as error:
+            raise _unreachable(self.uri, error) from error
+
+    @contextmanager
+    def _talking(self, about: str) -> Iterator[MlflowClient]:
+        from mlflow.exceptions import MlflowException
+
+        client = self.client()
+        try:
+            yield client
+        except (requests.RequestException, OSError) as error:
+            raise _unreachable(self.uri, error) from error
+        except MlflowException as error:
+            if "API request" in str(error) and "failed with exception" in str(error):
+                raise _unreachable(self.uri, error) from error
+            raise GatehouseError(f"MLflow refuses: {error.message}", where=f"{self.uri}: {about}") from error
+
+    # --- runs ---------------------------------------------------------------------------------------------
+
+    def ensure_run(
+        self, experiment: str, run: str, *, name: str, tags: Mapping[str, str], parent: str | None = None
+    ) -> str:
+        """Id of the MLflow run for (`run`, `name`), made if it is not there."""
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        with self._talking(name) as client:
+            place = self.ensure_experiment(experiment)
+            found = client.search_runs(
+                [place], f"tags.`{RUN_TAG}` = '{run}' and tags.`{STAGE_TAG}` = '{name}'", max_results=1
+            )
+            if found:
+                return str(found[0].info.run_id)
+            parents = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
+            all_tags = {RUN_TAG: run, STAGE_TAG: name, **tags, **parents}
+            return str(client.create_run(place, tags=all_tags, run_name=name).info.run_id)
+
+    def ensure_experiment(self, name: str) -> str:
+        """Id of an experiment, made if it is not there (two may try at once)."""
+        from mlflow.exceptions import MlflowException
+
+        with self._talking(name) as client:
+            for _ in range(2):
+                if (found := client.get_experiment_by_name(name)) is not None:
+                    return str(found.experiment_id)
+                try:
+                    return str(client.create_experiment(name))
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
+        raise GatehouseError(f"experiment {name} is deleted", where=self.uri, fix="restore it in MLflow")
+
+    def get_run(self, run_id: str) -> Run:
+        """One MLflow run."""
+        with self._talking(run_id) as client:
+            return client.get_run(run_id)
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+        step: int = 0,
+        milliseconds: int = 0,
+    ) -> None:
+        """Log parameters, metrics of one step and tags in one request."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        with self._talking(run_id) as client:
+            client.log_batch(
+                run_id,
+                metrics=[
+                    Metric(key, float(value), milliseconds, step) for key, value in (metrics or {}).items()
+                ],
+                params=[Param(key, str(value)) for key, value in (parameters or {}).items()],
+                tags=[RunTag(key, str(value)) for key, value in (tags or {}).items()],
+            )
+
+    def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, schema: str, context: str) -> None:
+        """Record which data a run read, so that MLflow shows it under the run's datasets."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        entry = DatasetInput(
+            Dataset(name, digest.removeprefix("sha256:")[:36], "gatehouse", source, schema),
+            [InputTag("mlflow.data.context", context)],
+        )
+        with self._talking(name) as client:
+            client.log_inputs(run_id, datasets=[entry])
+
+    def finish_run(self, run_id: str) -> None:
+        """Mark a run as finished."""
+        with self._talking(run_id) as client:
+            client.set_terminated(run_id, "FINISHED")
+
+    # --- artifacts ----------------------------------------------------------------------------------------
+
+    def upload(self, run_id: str, path: Path, folder: str = "") -> str:
+        """Upload a file or folder to a run's artifacts; answers its URI."""
+        with self._talking(path.name) as client:
+            if path.is_dir():
+                client.log_artifacts(run_id, str(path), folder or None)
+            else:
+                client.log_artifact(run_id, str(path), folder or None)
+        name = "" if path.is_dir() else path.name
+        return f"runs:/{run_id}/" + "/".join(part for part in (folder, name) if part)
+
+    def download(self, uri: str, folder: Path) -> Path:
+        """Download an artifact file or folder below `folder`.
+
+        Raises:
+            IntegrityViolated: it is not there any more.
+        """
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        self.client()
+        try:
+            return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=self.uri))
+        except (MlflowException, requests.RequestException, OSError) as error:
+            self._check_health()
+            raise IntegrityViolated(
+                "an artifact that the ledger refers to is gone from MLflow",
+                where=uri,
+                fix="restore it from the backup; gatehouse reconcile lists what is affected",
+            ) from error
+
+    def artifact_names(self, run_id: str, folder: str) -> list[str]:
+        """Names of the files in a folder of a run's artifacts."""
+        with self._talking(folder) as client:
+            return [str(entry.path) for entry in client.list_artifacts(run_id, folder)]
+
+    # --- models -------------------------------------------------------------------------------------------
+
+    def log_model(self, experiment: str, run: str, *, run_id: str | None, name: str, folder: Path) -> str:
+        """Upload a model's folder as a logged model of the experiment; answers ``models:/m-…``.
+
+        A model of the same run and name that was finished before is taken as it is.
+        """
+        with self._talking(name) as client:
+            place = self.ensure_experiment(experiment)
+            ready = client.search_logged_models(
+                [place], f"tags.`{RUN_TAG}` = '{run}' AND name = '{name}'", max_results=5
+            )
+            for model in ready:
+                if str(model.status) == "READY":
+                    return f"models:/{model.model_id}"
+            model = client.create_logged_model(place, name=name, source_run_id=run_id, tags={RUN_TAG: run})
+            client.log_model_artifacts(model.model_id, str(folder))
+            client.finalize_logged_model(model.model_id, "READY")
+            return f"models:/{model.model_id}"
+
+    def register(self, name: str, uri: str, run: str, *, run_id: str | None, package: str, about: str) -> str:
+        """Version number under which the logged model at `uri` stands registered, made if it is not there."""
+        from mlflow.exceptions import MlflowException
+
+        with self._talking(name) as client:
+            try:
+                client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            for version in client.search_model_versions(f"name = '{name}'"):
+                if version.tags.get(RUN_TAG) == run and version.tags.get(PACKAGE_TAG) == package:
+                    return str(version.version)
+            made = client.create_model_version(
+                name,
+                source=uri,
+                run_id=run_id,
+                tags={RUN_TAG: run, PACKAGE_TAG: package},
+                description=about,
+                model_id=uri.removeprefix("models:/"),
+            )
+            return str(made.version)
+
+    def set_alias(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Point the champion alias at a version: the projection, written after the ledger."""
+        with self._talking(name) as client:
+            client.set_registered_model_alias(name, CHAMPION, version)
+            for key, value in tags.items():
+                client.set_model_version_tag(name, version, key, value)
+
+    def alias(self, name: str) -> str | None:
+        """Version the champion alias points at, or None."""
+        from mlflow.exceptions import MlflowException
+
+        with self._talking(name) as client:
+            try:
+                return str(client.get_model_version_by_alias(name, CHAMPION).version)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+
+    def run_url(self, run_id: str) -> str:
+        """Address of a run's page."""
+        experiment = self.get_run(run_id).info.experiment_id
+        return f"{self.uri}/#/experiments/{quote(str(experiment))}/runs/{quote(run_id)}"
+
+
+def write_model_folder(
+    folder: Path,
+    *,
+    signature: Mapping[str, Any],
+    flavors: Mapping[str, Mapping[str, Any]],
+    requirements: Sequence[str],
+) -> None:
+    """Write MLflow's ``MLmodel`` beside the package, so that MLflow's own tools show and load the model.
+
+    ``MLmodel`` is not part of the package digest: MLflow rewrites its id and time, and no Gatehouse server
+    reads it.
+    """
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    def schema(specs: Sequence[Mapping[str, Any]]) -> Schema:
+        return Schema(
+            [ColSpec(spec["type"], spec["name"], required=spec.get("required", True)) for spec in specs]
+        )
+
+    model = Model(signature=ModelSignature(schema(signature["inputs"]), schema(signature["outputs"])))
+    for name, options in flavors.items():
+        model.add_flavor(name, **options)
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+    model.save(str(folder / "MLmodel"))
+
+
+def _unreachable(uri: str, error: Exception) -> Unreachable:
+    return Unreachable(
+        f"MLflow does not answer: {type(error).__name__}",
+        where=uri,
+        fix="see whether it runs (gatehouse status), then run the same command again",
+    )

@@ -1,0 +1,8 @@
+"""The command line: each command parses, then calls one function of bootstrap."""
+
+from __future__ import annotations
+
+from pipeline.cli.common import app
+from pipeline.cli import gate, line, records, stack  # noqa: F401  # importing them adds their commands
+
+__all__ = ("app",)

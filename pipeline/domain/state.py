@@ -1,0 +1,181 @@
+"""Folds of the ledger: what a run has done, and what an environment should serve and serves. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipeline.domain.approval import Decision, Subject
+from pipeline.domain.events import Event
+from pipeline.errors import UsageError
+from pipeline.graph import BY_NAME, STAGES, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """One run, folded from its events.
+
+    Attributes:
+        run: the run id.
+        opened: body of ``run.opened``: project files, digests, windows, parameters, requester.
+        facts: body of the event that proves each finished stage, by stage name.
+        decisions: approvals and rejections, oldest first.
+        failures: bodies of ``stage.failed``, oldest first.
+    """
+
+    run: str
+    opened: Mapping[str, Any] | None = None
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    decisions: tuple[Decision, ...] = ()
+    failures: tuple[Mapping[str, Any], ...] = ()
+
+    def done(self, stage: str) -> bool:
+        """Whether the stage's fact is in the ledger."""
+        return stage in self.facts
+
+    def fact(self, stage: str) -> Mapping[str, Any]:
+        """The fact a finished stage left.
+
+        Raises:
+            UsageError: the stage has not been run.
+        """
+        if stage not in self.facts:
+            raise UsageError(
+                f"stage '{stage}' has not finished",
+                where=f"run {self.run}",
+                fix=f"gatehouse {' '.join(BY_NAME[stage].command)} --run {self.run}",
+            )
+        return self.facts[stage]
+
+    def require(self, stage: Stage) -> None:
+        """Check that everything `stage` reads is there.
+
+        Raises:
+            UsageError: naming the first stage missing.
+        """
+        for needed in stage.reads:
+            self.fact(needed)
+
+    def next_stage(self) -> Stage | None:
+        """The first stage without its fact; None when the line is finished."""
+        return next((stage for stage in STAGES if not self.done(stage.name)), None)
+
+
+_STAGE_OF = {(stage.writes, stage.environment): stage.name for stage in STAGES}
+
+
+def fold_run(run: str, events: Iterable[Event]) -> RunState:
+    """Fold a run's events, oldest first, into its state. A later fact of a stage replaces an earlier one."""
+    state = RunState(run)
+    facts: dict[str, Mapping[str, Any]] = {}
+    for event in events:
+        stage = _STAGE_OF.get((event.kind, event.environment))
+        if event.kind == "run.opened" and state.opened is None:
+            state = replace(state, opened=event.body)
+        elif event.kind == "approval.decided":
+            decision = Decision.from_body(dict(event.body))
+            state = replace(state, decisions=(*state.decisions, decision))
+        elif event.kind == "stage.failed":
+            state = replace(state, failures=(*state.failures, event.body))
+        elif stage is not None:
+            facts[stage] = {**event.body, "at": event.at, "seq": event.seq}
+    return replace(state, facts=facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One package in one environment: what was promoted there and where its bytes are.
+
+    Attributes:
+        model, version: registered model and version of that environment.
+        package: package digest.
+        uri: artifact URI of the package, written only by the promotion account.
+        run: the run that made it.
+        serial: ledger row of the promotion or rollback that put it there; grows with each change (fencing).
+        since: time of that row.
+    """
+
+    model: str
+    version: str
+    package: str
+    uri: str
+    run: str
+    serial: int
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentState:
+    """One environment of one model.
+
+    Attributes:
+        stack: promotions that stand, oldest first; a promotion pushes, a rollback pops.
+        rolled_out: what the server was told to serve.
+    """
+
+    stack: tuple[Placement, ...] = ()
+    rolled_out: Placement | None = None
+
+    @property
+    def wanted(self) -> Placement | None:
+        """What the environment should hold: its champion."""
+        return self.stack[-1] if self.stack else None
+
+    @property
+    def before(self) -> Placement | None:
+        """What a rollback goes back to."""
+        return self.stack[-2] if len(self.stack) > 1 else None
+
+
+def fold_environment(events: Iterable[Event]) -> EnvironmentState:
+    """Fold an environment's events, oldest first.
+
+    ``model.promoted`` sets what is wanted, ``rollout.requested`` sends the server there, ``model.rolled_back``
+    does both at once with what was there before.
+    """
+    state = EnvironmentState()
+    for event in events:
+        if event.kind == "model.promoted":
+            state = replace(state, stack=(*state.stack, _placement(event)))
+        elif event.kind == "model.rolled_back":
+            state = replace(state, stack=(*state.stack[:-2], _placement(event)))
+        if event.kind in ("rollout.requested", "model.rolled_back"):
+            state = replace(state, rolled_out=_placement(event))
+    return state
+
+
+def _placement(event: Event) -> Placement:
+    body = event.body
+    return Placement(
+        body["model"],
+        body["version"],
+        body["package"],
+        body["uri"],
+        body["run"],
+        event.seq,
+        event.at,
+    )
+
+
+def subject_of(state: RunState, environment: str) -> Subject:
+    """What an approval of this run for `environment` is of, from the run's own facts.
+
+    Raises:
+        UsageError: the run has not come as far as register.
+    """
+    opened = state.opened or {}
+    trained, evaluated = state.fact("train"), state.fact("evaluate")
+    registered = state.fact("register")
+    return Subject(
+        model=registered["model"],
+        version=registered["version"],
+        environment=environment,
+        package=trained["package"],
+        weights=trained["weights"],
+        data=state.fact("ingest")["digest"],
+        code=opened["code"]["digest"],
+        policy=opened["policy_digest"],
+        evidence=evaluated["evidence"],
+        champion=(evaluated["champion"] or {}).get("package"),
+    )

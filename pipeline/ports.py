@@ -1,0 +1,161 @@
+"""Ports: what the stages need of the outside world, cut by concept. Adapters implement them; bootstrap joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from pipeline.domain.events import Draft, Event
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+class Tracker(Protocol):
+    """One piece of long work that reports how far it is."""
+
+    def advance(self, amount: float = 1.0) -> None:
+        """Say that `amount` more units are done."""
+
+    def say(self, text: str) -> None:
+        """Replace the few words that stand beside the bar."""
+
+
+class Reporter(Protocol):
+    """How a stage talks to whoever watches: a bar on a terminal, plain lines in a log."""
+
+    def note(self, text: str) -> None:
+        """Print one line."""
+
+    def track(self, what: str, total: float | None = None) -> AbstractContextManager[Tracker]:
+        """Open a progress bar for work of `total` units (None: unknown)."""
+
+
+class CheckpointStore(Protocol):
+    """Where a training keeps the state it can go on from, outside the workspace."""
+
+    def latest(self) -> bytes | None:
+        """The newest intact checkpoint, or None."""
+
+    def save(self, step: int, data: bytes) -> None:
+        """Keep `data` as the checkpoint of `step`; a torn write is never returned by `latest`."""
+
+
+class EventReader(Protocol):
+    """Reads the ledger."""
+
+    def events(
+        self, *, run: str | None = None, model: str | None = None, environment: str | None = None
+    ) -> list[Event]:
+        """Events about a run, or about a model in an environment, oldest first."""
+
+
+class LedgerTransaction(EventReader, Protocol):
+    """A read-decide-append that nobody can come between."""
+
+    def append(self, draft: Draft) -> Event:
+        """Append one event after the head."""
+
+
+class Ledger(EventReader, Protocol):
+    """The append-only ledger."""
+
+    def append(self, draft: Draft) -> Event:
+        """Append one event."""
+
+    def transaction(self) -> AbstractContextManager[LedgerTransaction]:
+        """Hold the append lock while reading and appending."""
+
+
+class Tracking(Protocol):
+    """Experiment tracking: runs, their parameters, curves and files."""
+
+    def ensure_run(
+        self, experiment: str, run: str, *, name: str, tags: Mapping[str, str], parent: str | None = None
+    ) -> str:
+        """Id of the tracked run for (`run`, `name`), made if it is not there."""
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+        step: int = 0,
+        milliseconds: int = 0,
+    ) -> None:
+        """Log parameters, metrics of one step and tags."""
+
+    def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, schema: str, context: str) -> None:
+        """Record which data a run read."""
+
+    def finish_run(self, run_id: str) -> None:
+        """Mark a run as finished."""
+
+    def upload(self, run_id: str, path: Path, folder: str = "") -> str:
+        """Upload a file or folder to a run's artifacts; answers its URI."""
+
+
+class Registry(Protocol):
+    """Logged models and registered versions."""
+
+    def log_model(self, experiment: str, run: str, *, run_id: str | None, name: str, folder: Path) -> str:
+        """Upload a model's folder; answers its URI."""
+
+    def register(self, name: str, uri: str, run: str, *, run_id: str | None, package: str, about: str) -> str:
+        """Version under which the model at `uri` stands registered."""
+
+    def set_alias(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Point the champion alias at a version."""
+
+    def download(self, uri: str, folder: Path) -> Path:
+        """Download an artifact file or folder below `folder`."""
+
+
+class Predictor(Protocol):
+    """A package, verified and loaded: what a server would answer."""
+
+    @property
+    def digest(self) -> str:
+        """Package digest."""
+
+    def predict(self, columns: Columns) -> NDArray[Any]:
+        """Probabilities, float64 [n]."""
+
+
+class ModelServer(Protocol):
+    """One environment's model server, as a client sees it."""
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+
+    def version(self) -> Mapping[str, Any]:
+        """What it serves, as ``/version`` says."""
+
+    def invoke(self, payload: Mapping[str, Any]) -> tuple[list[float], str]:
+        """Predictions for one payload, and the digest of the package that answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One window's rows, verified: the columns, and where they came from."""
+
+    columns: Columns
+    rows: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training hands over: the package folder's parts and how they came about."""
+
+    weights_digest: str
+    predict: Callable[[Columns], NDArray[Any]]
+    history: tuple[Mapping[str, float], ...]
+    libraries: Mapping[str, str]
