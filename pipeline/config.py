@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.domain.canonical import digest_json
 from pipeline.domain.drift import Thresholds
@@ -82,8 +82,11 @@ class Settings(_Strict):
 
 
 class SourceSettings(_Strict):
-    """Where rows come from: a Postgres query (`connection` is a name in the installation's settings), a
-    Parquet file or folder, or a CSV file."""
+    """Where rows come from.
+
+    A Postgres query (`connection` is a name in the installation's settings), a Parquet file or folder, or a
+    CSV file.
+    """
 
     kind: Literal["postgres", "parquet", "csv"]
     connection: str | None = None
@@ -125,6 +128,13 @@ class SearchRange(_Strict):
     log: bool = False
     integer: bool = False
     choices: tuple[Parameter, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> SearchRange:
+        interval = self.low is not None and self.high is not None and self.low < self.high
+        if interval == bool(self.choices):
+            raise ValueError("a range needs either `low` < `high`, or `choices`")
+        return self
 
 
 class SearchSettings(_Strict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -68,8 +67,8 @@ class Cache:
         # Two processes may bring the same bytes: whoever comes second finds them there. A damaged copy makes way.
         with tempfile.TemporaryDirectory(prefix="gone-", dir=self.folder) as gone:
             if place.exists():
-                os.rename(place, Path(gone) / "old")
-            os.rename(source, place)
+                place.rename(Path(gone) / "old")
+            source.rename(place)
 
 
 def _digest(path: Path) -> str:

@@ -1,5 +1,7 @@
-"""The reporter: rich progress bars on a terminal, plain lines in a log. Everything goes to standard error,
-so that standard output stays a command's answer."""
+"""The reporter: rich progress bars on a terminal, plain lines in a log.
+
+Everything goes to standard error, so that standard output stays a command's answer.
+"""
 
 from __future__ import annotations
 

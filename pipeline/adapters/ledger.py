@@ -167,9 +167,7 @@ def _address(uri: str) -> str:
     return f"{url.host}:{url.port}/{url.database}"
 
 
-def _events(
-    connection: sa.Connection, run: str | None, model: str | None, environment: str | None
-) -> list[Event]:
+def _events(connection: sa.Connection, run: str | None, model: str | None, environment: str | None) -> list[Event]:
     query = sa.select(table).order_by(table.c.seq)
     for column, value in ((table.c.run, run), (table.c.model, model), (table.c.environment, environment)):
         if value is not None:
@@ -178,7 +176,7 @@ def _events(
 
 
 def _event(row: Any) -> Event:
-    fields = dict(row._mapping)
+    fields = {column.name: getattr(row, column.name) for column in table.columns}
     return Event(**{**fields, "body": json.loads(fields["body"])})
 
 

@@ -44,7 +44,7 @@ class MlflowStore:
     def client(self) -> MlflowClient:
         """MLflow's own client, imported on first use: the import takes longer than most stages' work."""
         if self._client is None:
-            self._check_health()
+            self.check_health()
             # MLflow's defaults retry for minutes; an unreachable server must be said within seconds.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -57,7 +57,8 @@ class MlflowStore:
             self._client = mlflow.MlflowClient(self.uri, self.uri)
         return self._client
 
-    def _check_health(self) -> None:
+    def check_health(self) -> None:
+        """Ask whether the server is healthy, for about ten seconds."""
         try:
             for attempt in stamina.retry_context(
                 on=requests.RequestException, timeout=HEALTH_SECONDS, attempts=None, wait_max=2.0
@@ -136,9 +137,7 @@ class MlflowStore:
         with self._talking(run_id) as client:
             client.log_batch(
                 run_id,
-                metrics=[
-                    Metric(key, float(value), milliseconds, step) for key, value in (metrics or {}).items()
-                ],
+                metrics=[Metric(key, float(value), milliseconds, step) for key, value in (metrics or {}).items()],
                 params=[Param(key, str(value)) for key, value in (parameters or {}).items()],
                 tags=[RunTag(key, str(value)) for key, value in (tags or {}).items()],
             )
@@ -184,7 +183,7 @@ class MlflowStore:
         try:
             return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=self.uri))
         except (MlflowException, requests.RequestException, OSError) as error:
-            self._check_health()
+            self.check_health()
             raise IntegrityViolated(
                 "an artifact that the ledger refers to is gone from MLflow",
                 where=uri,
@@ -280,9 +279,7 @@ def write_model_folder(
     from mlflow.types import ColSpec, Schema
 
     def schema(specs: Sequence[Mapping[str, Any]]) -> Schema:
-        return Schema(
-            [ColSpec(spec["type"], spec["name"], required=spec.get("required", True)) for spec in specs]
-        )
+        return Schema([ColSpec(spec["type"], spec["name"], required=spec.get("required", True)) for spec in specs])
 
     model = Model(signature=ModelSignature(schema(signature["inputs"]), schema(signature["outputs"])))
     for name, options in flavors.items():

@@ -75,9 +75,7 @@ class Installation:
 
         found = dict(self.settings.environments).get(environment)  # type: ignore[call-overload]  # any text may come in
         if found is None:
-            raise UsageError(
-                f"no environment '{environment}'", where="--env", fix=f"one of: {', '.join(ENVIRONMENTS)}"
-            )
+            raise UsageError(f"no environment '{environment}'", where="--env", fix=f"one of: {', '.join(ENVIRONMENTS)}")
         return HttpModelServer(found.server)
 
     def state(self, run: str) -> RunState:
@@ -119,4 +117,3 @@ class Installation:
                 fix="promote one first" if not known else "name one of them with --model",
             )
         return known[0]
-

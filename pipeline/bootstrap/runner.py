@@ -31,7 +31,7 @@ def open_run(
     """
     changes = _changes(train, holdout, sets)
     project = load_project(path, changes)
-    body = {
+    body: dict[str, Any] = {
         "project": project.settings.name,
         "files": project.files,
         "changes": changes,

@@ -110,9 +110,7 @@ def may_decide(actor: str, requirement: Requirement) -> None:
         )
 
 
-def standing(
-    subject: Subject, decisions: Sequence[Decision], requirement: Requirement, now: datetime
-) -> Standing:
+def standing(subject: Subject, decisions: Sequence[Decision], requirement: Requirement, now: datetime) -> Standing:
     """Fold the decisions on a run into where its approval stands.
 
     A rejection of this very subject is final. An approval counts when it is of this very subject, by somebody
@@ -134,11 +132,7 @@ def standing(
             counted[decision.actor] = None
     needed = max(1, requirement.count)
     missing = max(0, needed - len(counted))
-    others = tuple(
-        name
-        for name in requirement.approvers
-        if name not in requirement.excluded and name not in counted
-    )
+    others = tuple(name for name in requirement.approvers if name not in requirement.excluded and name not in counted)
     return Standing(missing == 0, tuple(counted), missing, others, tuple(problems))
 
 

@@ -52,7 +52,5 @@ def digest_tree(folder: Path) -> str:
 def file_digests(folder: Path) -> Mapping[str, str]:
     """Digest of every file below `folder`, by relative POSIX path."""
     return {
-        path.relative_to(folder).as_posix(): digest_file(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path.relative_to(folder).as_posix(): digest_file(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }

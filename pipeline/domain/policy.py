@@ -129,9 +129,7 @@ def judge(policy: Policy, evidence: Mapping[str, Any], now: datetime) -> Verdict
             rule="policy", value=None, threshold="at least one rule", passed=False, reason="the policy is empty"
         )
         rulings = (empty, *rulings)
-    return Verdict(
-        passed=all(ruling.passed for ruling in rulings), policy_digest=policy.digest, rules=rulings
-    )
+    return Verdict(passed=all(ruling.passed for ruling in rulings), policy_digest=policy.digest, rules=rulings)
 
 
 def _number(value: Any) -> float | None:
@@ -185,9 +183,7 @@ def _not_worse(rule: NotWorseRule, evidence: Mapping[str, Any]) -> Ruling:
     sign = -1.0 if rule.metric in LOWER_IS_BETTER else 1.0
     bound = _lookup(evidence, f"differences.{rule.metric}.{'high' if sign < 0 else 'low'}")
     if bound is None:
-        return Ruling(
-            rule=name, value=None, threshold=threshold, passed=False, reason="not in the evidence"
-        )
+        return Ruling(rule=name, value=None, threshold=threshold, passed=False, reason="not in the evidence")
     passed = sign * bound >= -rule.by
     reason = f"the unfavourable end of the interval is {bound:+.4g}"
     return Ruling(rule=name, value=bound, threshold=threshold, passed=passed, reason=reason)
@@ -204,18 +200,14 @@ def _data_checks(evidence: Mapping[str, Any]) -> Ruling:
     reason = {True: "every check passed", False: "checks failed"}.get(bool(passed), "")
     if passed is None:
         reason = "not in the evidence"
-    return Ruling(
-        rule="data checks", value=None, threshold="all passed", passed=passed is True, reason=reason
-    )
+    return Ruling(rule="data checks", value=None, threshold="all passed", passed=passed is True, reason=reason)
 
 
 def _age(policy: Policy, evidence: Mapping[str, Any], now: datetime) -> Ruling:
     threshold = f"≤ {policy.max_evidence_age_hours:g} h"
     created = evidence.get("created")
     if not isinstance(created, str):
-        return Ruling(
-            rule="age of evidence", value=None, threshold=threshold, passed=False, reason="no creation time"
-        )
+        return Ruling(rule="age of evidence", value=None, threshold=threshold, passed=False, reason="no creation time")
     age = now - datetime.fromisoformat(created)
     hours = age / timedelta(hours=1)
     passed = timedelta(0) <= age <= timedelta(hours=policy.max_evidence_age_hours)

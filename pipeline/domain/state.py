@@ -62,7 +62,7 @@ class RunState:
         return next((stage for stage in STAGES if not self.done(stage.name)), None)
 
 
-_STAGE_OF = {(stage.writes, stage.environment): stage.name for stage in STAGES}
+_STAGE_OF: Mapping[tuple[str, str | None], str] = {(stage.writes, stage.environment): stage.name for stage in STAGES}
 
 
 def fold_run(run: str, events: Iterable[Event]) -> RunState:

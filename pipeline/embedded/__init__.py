@@ -1,0 +1,1 @@
+"""The one-machine stack: Postgres, MLflow and model servers as child processes."""

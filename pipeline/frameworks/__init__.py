@@ -1,0 +1,1 @@
+"""Deep-learning frameworks: fit, export, compare, behind one protocol."""

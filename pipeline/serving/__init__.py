@@ -1,0 +1,1 @@
+"""The model server: verified before it loads, swapped without dropping a request."""

@@ -102,9 +102,7 @@ def roll_back(
         if only_if_wanted is not None and wanted.package != only_if_wanted:
             raise UsageError(f"{environment} has moved on by itself", where=model)
         body = {**_body(back), "from": wanted.package, "reason": reason}
-        event = transaction.append(
-            Draft("model.rolled_back", actor, body, back.run, model, environment)
-        )
+        event = transaction.append(Draft("model.rolled_back", actor, body, back.run, model, environment))
     return event, replace(back, serial=event.seq, since=event.at)
 
 
@@ -112,5 +110,3 @@ def _body(placement: Placement) -> dict[str, Any]:
     body = asdict(placement)
     del body["serial"], body["since"]
     return body
-
-

@@ -80,9 +80,7 @@ def swap(
         _compare(current, champion, environment)
         previous = current.wanted.package if current.wanted else None
         record = {**body, "previous": previous, **approved}
-        return transaction.append(
-            Draft("model.promoted", actor, record, body["run"], model, environment)
-        )
+        return transaction.append(Draft("model.promoted", actor, record, body["run"], model, environment))
 
 
 def project_alias(placement: Placement, *, registry: Registry) -> None:

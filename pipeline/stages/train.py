@@ -244,5 +244,3 @@ def _spread(columns: Columns, rows: int) -> Columns:
     n = len(next(iter(columns.values())))
     index = np.unique(np.linspace(0, n - 1, min(rows, n)).astype(np.int64))
     return {name: values[index] for name, values in columns.items()}
-
-

@@ -62,9 +62,7 @@ def run(
     _refuse_unless(
         difference is not None and difference <= PARITY, f"answers differ by {difference} from offline", server
     )
-    _refuse_unless(
-        p95 <= latency_budget_ms, f"p95 latency {p95:.1f} ms is over {latency_budget_ms:g} ms", server
-    )
+    _refuse_unless(p95 <= latency_budget_ms, f"p95 latency {p95:.1f} ms is over {latency_budget_ms:g} ms", server)
     return {
         "server": server.url,
         "package": offline.digest,

@@ -66,8 +66,7 @@ def upgrade() -> None:
         "for each statement execute function gatehouse.refuse_change()"
     )
     op.execute(
-        "create trigger follows before insert on gatehouse.event "
-        "for each row execute function gatehouse.must_follow()"
+        "create trigger follows before insert on gatehouse.event for each row execute function gatehouse.must_follow()"
     )
     for role, rights in (("gatehouse", "select, insert"), ("gatehouse_reader", "select")):
         op.execute(

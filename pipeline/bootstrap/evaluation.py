@@ -1,0 +1,212 @@
+"""Joins the evaluate stage: fetches challenger and champion, measures, and stores evidence and page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.adapters import latency, snapshot
+from pipeline.bootstrap.installation import Installation
+from pipeline.bootstrap.steps import load_model, package_folder, snapshot_table
+from pipeline.config import Project
+from pipeline.domain.canonical import canonical, digest_file
+from pipeline.domain.drift import Profile, compare
+from pipeline.domain.evidence import (
+    Check,
+    Data,
+    Drift,
+    Evidence,
+    FeatureDrift,
+    Lineage,
+    Parity,
+    Rows,
+    Subject,
+    Training,
+    Windows,
+    changes,
+)
+from pipeline.domain.state import RunState
+from pipeline.ports import Columns
+from pipeline.reports import evidence as page
+from pipeline.stages import evaluate as stage
+from pipeline.stages.train import labels
+
+LATENCY_ROWS = 2_000
+
+
+def evaluate(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
+    """Run the stage; answers its fact."""
+    trained = state.fact("train")
+    holdout = snapshot.columns(snapshot_table(place, state, "holdout"))
+    rival = _rival(place, project)
+    challenger = load_model(place, trained["package"], trained["uri"])
+    sample = {name: values[:LATENCY_ROWS] for name, values in holdout.items()}
+    timed = latency.measure_latency(challenger.predict, sample)
+    measured = stage.measure(
+        labels(holdout, project.settings.source.target),
+        holdout,
+        challenger,
+        rival,
+        slices=project.settings.evaluation.slices,
+        resamples=project.settings.evaluation.resamples,
+        seed=project.settings.training.seed,
+        champion_latency=latency.measure_latency(rival.model.predict, sample) if rival else None,
+        reporter=place.reporter,
+    )
+    train = snapshot.columns(snapshot_table(place, state, "train"))
+    evidence = _evidence(place, state, project, measured, timed, train, holdout)
+    return _store(place, state, evidence)
+
+
+def _rival(place: Installation, project: Project) -> stage.Rival | None:
+    wanted = place.environment(project.settings.name, "production").wanted
+    if wanted is None:
+        return None
+    theirs = place.state(wanted.run)
+    folder = package_folder(place, wanted.package, wanted.uri)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    model = load_model(place, wanted.package, wanted.uri)
+    return stage.Rival(wanted, model, theirs.fact("train")["weights"], size)
+
+
+def _evidence(
+    place: Installation,
+    state: RunState,
+    project: Project,
+    measured: stage.Measured,
+    timed: Any,
+    train: Columns,
+    holdout: Columns,
+) -> Evidence:
+    settings, trained, data = project.settings, state.fact("train"), state.fact("ingest")
+    opened = state.opened or {}
+    target = settings.source.target
+    y_train, y = labels(train, target), labels(holdout, target)
+    champion = measured.champion
+    before = place.state(champion.run).fact("train")["parameters"] if champion else {}
+    return Evidence(
+        run=state.run,
+        project=settings.name,
+        model=settings.name,
+        environment="production",
+        created=place.clock().isoformat(),
+        requester=opened["requester"],
+        author=opened["code"].get("author"),
+        target=target,
+        windows=Windows(**opened["windows"]),
+        rows=Rows(train=len(y_train), holdout=len(y), holdout_positives=int(y.sum())),
+        subject=Subject(
+            package=trained["package"],
+            weights=trained["weights"],
+            data=data["digest"],
+            code=opened["code"]["digest"],
+            policy=opened["policy_digest"],
+        ),
+        candidate=measured.candidate,
+        champion=champion,
+        differences=measured.differences,
+        resamples=settings.evaluation.resamples,
+        slices=measured.slices,
+        latency=timed,
+        package_bytes=trained["package_bytes"],
+        parity=Parity(**trained["parity"]),
+        data=_data(state, project, train, holdout),
+        drift=_drift(place, state, project, holdout),
+        parameters=trained["parameters"],
+        changes=changes(before, trained["parameters"]) if champion else (),
+        training=Training(**trained["training"]),
+        lineage=_lineage(state),
+    )
+
+
+def _data(state: RunState, project: Project, train: Columns, holdout: Columns) -> Data:
+    verdict = state.fact("validate")
+    source = project.settings.source
+    months = [
+        month
+        for part, columns in (("train", train), ("holdout", holdout))
+        for month in stage.months(part, columns[source.time], labels(columns, source.target))
+    ]
+    return Data(
+        checks_passed=verdict["passed"],
+        checks=tuple(Check(part=part, rule="schema, keys, nulls, classes", passed=True) for part in verdict["parts"]),
+        months=tuple(months),
+        columns=stage.describe(train),
+    )
+
+
+def reference_profile(place: Installation, trained: Mapping[str, Any]) -> Profile:
+    """The training reference that drift is measured against, verified."""
+    import json
+
+    fact = trained["profile"]
+    path = place.cache.get(fact["digest"], lambda folder: place.mlflow.download(fact["uri"], folder), fact["uri"])
+    return Profile.from_json(json.loads(path.read_bytes()))
+
+
+def _drift(place: Installation, state: RunState, project: Project, holdout: Columns) -> Drift:
+    settings = project.settings
+    thresholds = settings.monitor.thresholds
+    found = compare(reference_profile(place, state.fact("train")), holdout, thresholds, ignore=settings.monitor.ignore)
+    features = tuple(
+        FeatureDrift(
+            feature=row.feature,
+            psi=row.psi,
+            ks=row.ks,
+            js=row.js,
+            null_reference=row.null_reference,
+            null_current=row.null_current,
+            unseen=row.unseen_share,
+            drifted=row.verdict == "drifted",
+            note=row.rule,
+        )
+        for row in found
+    )
+    return Drift(
+        reference=settings.window.train, current=settings.window.holdout, psi_limit=thresholds.psi, features=features
+    )
+
+
+def _lineage(state: RunState) -> tuple[Lineage, ...]:
+    opened, data, trained = state.opened or {}, state.fact("ingest"), state.fact("train")
+    parts = [
+        Lineage(what=f"snapshot: {name}", identity=f"{part['window']}, {part['rows']} rows", digest=part["digest"])
+        for name, part in data["parts"].items()
+    ]
+    code = opened["code"]
+    return (
+        Lineage(what="project", identity=code.get("commit") or "not in a repository", digest=code["digest"]),
+        *parts,
+        Lineage(what="weights", identity=trained["tracked_run"], digest=trained["weights"]),
+        Lineage(what="package", identity=trained["uri"], digest=trained["package"]),
+        Lineage(what="training reference", identity=trained["profile"]["uri"], digest=trained["profile"]["digest"]),
+    )
+
+
+def _store(place: Installation, state: RunState, evidence: Evidence) -> Mapping[str, Any]:
+    trained = state.fact("train")
+    content = evidence.to_json()
+    with place.cache.scratch() as scratch:
+        folder = Path(scratch) / "evidence"
+        folder.mkdir()
+        for name, data in page.render(content).items():
+            (folder / name).write_bytes(data)
+        file = folder / "evidence.json"
+        file.write_bytes(canonical(content))
+        place.cache.put(file)
+        uri = place.mlflow.upload(trained["tracked_run"], folder, "evidence")
+        digest = digest_file(file)
+    place.mlflow.log(
+        trained["tracked_run"],
+        metrics={f"holdout_{name}": value for name, value in stage.headline(evidence).items()},
+        tags={"gatehouse.evidence": evidence.digest},
+    )
+    champion = evidence.champion
+    return {
+        "evidence": evidence.digest,
+        "evidence_file": digest,
+        "uri": f"{uri}/evidence.json",
+        "metrics": stage.headline(evidence),
+        "champion": champion and {"package": champion.package, "version": champion.version, "run": champion.run},
+    }

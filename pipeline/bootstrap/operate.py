@@ -1,0 +1,193 @@
+"""What operators and auditors ask for: rollback, history, the ledger itself, the state of the installation."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.bootstrap.installation import Installation
+from pipeline.domain.canonical import canonical
+from pipeline.domain.events import GENESIS, Event, verify
+from pipeline.errors import GatehouseError, Unreachable, UsageError
+
+MINIMUM_FREE_BYTES = 2 * 1024**3
+
+
+def roll_back(place: Installation, environment: str, model: str | None, reason: str) -> None:
+    """Go back to what was there before, and see the server serve it."""
+    from pipeline.bootstrap.steps import project_alias
+    from pipeline.stages import deploy
+
+    if not reason.strip():
+        raise UsageError("a rollback needs a reason", where="--reason")
+    server = place.server(environment)
+    name = place.model_in(environment, model)
+    _, placed = deploy.roll_back(environment, name, ledger=place.ledger, actor=place.actor, reason=reason.strip())
+    fact = deploy.arrive(placed, server=server, reporter=place.reporter)
+    place.reporter.note(f"{environment} serves version {placed.version} again, after {fact['seconds']:.2f} s")
+    project_alias(place, name, environment)
+
+
+# --- the ledger -------------------------------------------------------------------------------------------
+
+
+def ledger_rows(place: Installation, run: str | None) -> list[dict[str, Any]]:
+    """Events as rows, each with a few words on what it is about."""
+    events = place.reader.events(run=run) if run else list(place.reader.stream())
+    return [{**asdict(event), "about": _about(event)} for event in events]
+
+
+def _about(event: Event) -> str:
+    body = event.body
+    for key in ("reason", "what", "version", "digest", "evidence", "window"):
+        if isinstance(body.get(key), str):
+            return f"{key} {body[key][:60]}"
+    return ""
+
+
+def verify_ledger(place: Installation) -> dict[str, Any]:
+    """Check every link.
+
+    Raises:
+        IntegrityViolated: naming the first row that is not what was recorded.
+    """
+    count, head = 0, GENESIS
+    for event in verify(place.reader.stream()):
+        count, head = event.seq, event.hash
+    return {"events": count, "hash": head, "verified": True}
+
+
+def export_ledger(place: Installation, out: Path) -> int:
+    """Write the ledger as JSON Lines of canonical events; answers how many.
+
+    Raises:
+        IntegrityViolated: the chain is broken; nothing is left at `out`.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".part")
+    count = 0
+    try:
+        with partial.open("wb") as stream:
+            for event in verify(place.reader.stream()):
+                stream.write(canonical(asdict(event)) + b"\n")
+                count += 1
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def history(place: Installation, environment: str, model: str | None) -> list[dict[str, Any]]:
+    """Every change of an environment, oldest first."""
+    rows = []
+    for event in place.reader.events(environment=environment):
+        if event.kind not in ("model.promoted", "model.rolled_back") or (model and event.model != model):
+            continue
+        rows.append(
+            {
+                "at": event.at,
+                "what": "promoted" if event.kind == "model.promoted" else "rolled back",
+                "model": event.body["model"],
+                "version": event.body["version"],
+                "package": event.body["package"],
+                "run": event.run,
+                "actor": event.actor,
+                "approved_by": ", ".join(event.body.get("approved_by", ())) or None,
+                "assurance": event.body.get("assurance"),
+                "evidence": event.body.get("evidence"),
+                "reason": event.body.get("reason"),
+                "row": event.seq,
+            }
+        )
+    return rows
+
+
+# --- the installation -------------------------------------------------------------------------------------
+
+
+def status(place: Installation) -> dict[str, Any]:
+    """Addresses, whether they answer, and per environment what is wanted and what serves."""
+    environments: dict[str, Any] = {}
+    answers = {"postgres": True, "mlflow": _answers(place.mlflow.check_health)}
+    placements: dict[str, Any] = {}
+    try:
+        events = place.reader.events()
+        placements = _placements(events)
+    except Unreachable:
+        answers["postgres"] = False
+    for name in place.settings.environments:
+        server = place.server(name)
+        try:
+            serving = server.version()
+        except Unreachable:
+            serving = {}
+        wanted = placements.get(name, {})
+        environments[name] = {
+            "model": wanted.get("model"),
+            "version": wanted.get("version"),
+            "package": wanted.get("package"),
+            "run": wanted.get("run"),
+            "since": wanted.get("since"),
+            "server": server.url,
+            "serving": serving.get("package"),
+            "state": serving.get("state", "does not answer"),
+        }
+    return {
+        "postgres": place.settings.ledger.uri,
+        "mlflow": place.settings.mlflow.uri,
+        "server": {name: entry["server"] for name, entry in environments.items()},
+        "answers": answers,
+        "environments": environments,
+    }
+
+
+def _placements(events: list[Event]) -> dict[str, Any]:
+    from pipeline.domain.state import fold_environment
+
+    found: dict[str, Any] = {}
+    for environment in ("staging", "production"):
+        mine = [event for event in events if event.environment == environment]
+        models = sorted({event.model for event in mine if event.model})
+        for model in models:
+            wanted = fold_environment(event for event in mine if event.model == model).wanted
+            if wanted is not None:
+                found[environment] = asdict(wanted)
+    return found
+
+
+def _answers(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except GatehouseError:
+        return False
+    return True
+
+
+def doctor(place: Installation) -> list[dict[str, Any]]:
+    """Check machine and installation."""
+    free = shutil.disk_usage(place.settings.home).free
+    rows = [
+        _row("Python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer"),
+        _row("free disk", free > MINIMUM_FREE_BYTES, f"{free / 1024**3:.1f} GiB", "free at least 2 GiB"),
+    ]
+    seen = status(place)
+    for name, ok in seen["answers"].items():
+        rows.append(_row(name, ok, seen[name], "gatehouse up, or ask whoever runs it"))
+    for name, entry in seen["environments"].items():
+        same = entry["package"] is None or entry["package"] == entry["serving"]
+        found = entry["state"] if same else f"serves {entry['serving']}, wanted {entry['package']}"
+        ok = same and entry["state"] != "does not answer"
+        rows.append(_row(f"{name} server", ok, found, "look at the server's log"))
+    try:
+        rows.append(_row("ledger", True, f"{verify_ledger(place)['events']} events, chain holds", ""))
+    except GatehouseError as error:
+        rows.append(_row("ledger", False, error.what, error.fix))
+    return rows
+
+
+def _row(check: str, ok: bool, found: str, fix: str) -> dict[str, Any]:
+    return {"ok": ok, "check": check, "found": found, "fix": "" if ok else fix}

@@ -1,0 +1,69 @@
+"""The model server's wiring: what it should serve comes from the ledger, the bytes from the registry."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline.bootstrap.installation import Installation
+from pipeline.errors import Unreachable
+from pipeline.serving.follower import Wanted
+
+FETCH_SECONDS = 300
+
+
+def serve(place: Installation, environment: str, host: str, port: int, store: Path | None, model: str | None) -> None:
+    """Serve an environment until told to stop."""
+    from pipeline.serving import server
+
+    place.server(environment)
+    server.serve(
+        environment,
+        host,
+        port,
+        store or place.settings.home / "servers" / environment,
+        wanted=lambda: wanted(place, environment, model),
+        fetch=fetch_in_subprocess,
+    )
+
+
+def wanted(place: Installation, environment: str, model: str | None) -> Wanted | None:
+    """What the environment's server was last told to serve; None before the first roll-out."""
+    events = [
+        event
+        for event in place.reader.events(model=model, environment=environment)
+        if event.kind in ("rollout.requested", "model.rolled_back")
+    ]
+    if not events:
+        return None
+    last = events[-1]
+    body = last.body
+    return Wanted(
+        version=body["version"],
+        digest=body["package"],
+        run=body["run"],
+        source=body["uri"],
+        serial=last.seq,
+    )
+
+
+def fetch_in_subprocess(wanted: Wanted, folder: Path) -> None:
+    """Download a package in a process of its own: the server never imports the registry's client.
+
+    Raises:
+        Unreachable: it could not be had.
+    """
+    command = [sys.executable, "-m", "pipeline", "fetch", wanted.source, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False, env=os.environ)
+    if done.returncode:
+        raise Unreachable(f"the package could not be fetched: {done.stderr.strip()[-500:]}", where=wanted.source)
+
+
+def fetch(place: Installation, uri: str, folder: Path) -> None:
+    """Download the package below `uri` into `folder`; whoever asked verifies it."""
+    got = place.mlflow.download(f"{uri}/package", folder / "download")
+    for path in got.iterdir():
+        path.rename(folder / path.name)
+    got.rmdir()

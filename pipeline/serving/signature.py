@@ -1,0 +1,179 @@
+"""The columns a model takes, and how the values a client sends for one become an array. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import repeat
+from types import NoneType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError
+
+_EXACT_INTEGER = 2**53
+_NAMES: Mapping[type, str] = {
+    str: "text",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    NoneType: "null",
+}
+
+
+class Refused(UsageError):
+    """A request that cannot be answered, with the HTTP status and MLflow's name for the error."""
+
+    def __init__(self, what: str, *, status: int = 400, code: str = "BAD_REQUEST") -> None:
+        super().__init__(what, where="/invocations")
+        self.status = status
+        self.code = code
+
+    def body(self) -> bytes:
+        """The JSON answer."""
+        return json.dumps({"error_code": self.code, "message": self.what}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One column a model takes. `type` is MLflow's: double, long, string, boolean or datetime."""
+
+    name: str
+    type: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The columns a model takes, in order."""
+
+    inputs: tuple[Input, ...]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Signature:
+        """Read ``signature.json``.
+
+        Raises:
+            UsageError: an input has no name, or a type that cannot be parsed.
+        """
+        try:
+            inputs = tuple(
+                Input(e["name"], e["type"], bool(e.get("required", True))) for e in value["inputs"]
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UsageError("signature.json does not list inputs with name and type") from error
+        for entry in inputs:
+            if entry.type not in _PARSERS:
+                raise UsageError(
+                    f"input '{entry.name}' has type '{entry.type}'", fix=f"one of: {', '.join(_PARSERS)}"
+                )
+        return cls(inputs)
+
+    def with_optional(self, name: str, kind: str) -> Signature:
+        """This signature, taking column `name` too when a client sends it."""
+        if any(entry.name == name for entry in self.inputs):
+            return self
+        return Signature((*self.inputs, Input(name, kind, required=False)))
+
+
+def column(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
+    """The array for one input, from JSON values.
+
+    Args:
+        entry: the input.
+        values: numbers, text, booleans and None as JSON gives them.
+
+    Returns:
+        float64 with NaN for null (double, long), object with None (string, boolean), datetime64[us] with NaT.
+
+    Raises:
+        Refused: a value does not fit the input's type, naming column and row.
+    """
+    return _PARSERS[entry.type](entry, values)
+
+
+def _refuse_types(entry: Input, values: Sequence[Any], allowed: frozenset[type]) -> None:
+    for row, value in enumerate(values):
+        if type(value) not in allowed:
+            got = _NAMES.get(type(value), "a list or object")
+            raise Refused(f"Column '{entry.name}' expects {entry.type}, got {got} in row {row}.")
+
+
+_NUMBER: frozenset[type] = frozenset({float, int, NoneType})
+_TEXT: frozenset[type] = frozenset({str, NoneType})
+_BOOLEAN: frozenset[type] = frozenset({bool, NoneType})
+
+
+def _doubles(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
+    if not _NUMBER.issuperset(map(type, values)):
+        _refuse_types(entry, values, _NUMBER)
+    try:
+        column = np.array(values, dtype=np.float64)
+    except OverflowError as error:
+        raise Refused(f"Column '{entry.name}' has a number too large for a double.") from error
+    if np.isinf(column).any():
+        raise Refused(
+            f"Column '{entry.name}' has a number that is not finite in row {int(np.isinf(column).argmax())}."
+        )
+    return column
+
+
+def _longs(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
+    column = _doubles(entry, values)
+    null = np.isnan(column)
+    if entry.required and null.any():
+        raise Refused(f"Column '{entry.name}' expects long, got null in row {int(null.argmax())}.")
+    wrong = ~null & ((column != np.floor(column)) | (np.abs(column) > _EXACT_INTEGER))
+    if wrong.any():
+        raise Refused(
+            f"Column '{entry.name}' expects long, row {int(wrong.argmax())} is not an exact integer."
+        )
+    return column
+
+
+def _objects(values: Sequence[Any]) -> NDArray[Any]:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def _strings(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
+    if not _TEXT.issuperset(map(type, values)):
+        _refuse_types(entry, values, _TEXT)
+    return _objects(values)
+
+
+def _booleans(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
+    if not _BOOLEAN.issuperset(map(type, values)):
+        _refuse_types(entry, values, _BOOLEAN)
+    return _objects(values)
+
+
+def _datetimes(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
+    if not _TEXT.issuperset(map(type, values)):
+        _refuse_types(entry, values, _TEXT)
+    return np.array(list(map(_instant, values, range(len(values)), repeat(entry))), dtype="datetime64[us]")
+
+
+def _instant(value: str | None, row: int, entry: Input) -> datetime | None:
+    """A naive time as it stands; one with an offset as naive UTC."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError) as error:
+        raise Refused(f"Column '{entry.name}' expects an ISO 8601 datetime in row {row}.") from error
+
+
+_PARSERS: Mapping[str, Callable[[Input, Sequence[Any]], NDArray[Any]]] = {
+    "double": _doubles,
+    "long": _longs,
+    "string": _strings,
+    "boolean": _booleans,
+    "datetime": _datetimes,
+}
