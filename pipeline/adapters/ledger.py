@@ -123,6 +123,7 @@ def connect(engine: sa.Engine, address: str) -> Iterator[sa.Connection]:
 
     Raises:
         Unreachable: Postgres did not answer, or went away in the middle.
+        UsageError: it refuses what was asked.
     """
     try:
         for attempt in stamina.retry_context(
@@ -132,18 +133,19 @@ def connect(engine: sa.Engine, address: str) -> Iterator[sa.Connection]:
                 connection = engine.connect()
         with connection:
             yield connection
-    except sa.exc.OperationalError as error:
-        raise Unreachable(
-            f"Postgres does not answer: {str(error.orig).strip().splitlines()[0]}",
-            where=address,
-            fix="see whether it runs (gatehouse status), then run the same command again",
-        ) from error
-    except sa.exc.ProgrammingError as error:
-        raise UsageError(
-            f"Postgres refuses: {str(error.orig).strip().splitlines()[0]}",
-            where=address,
-            fix="gatehouse up migrates the ledger; a stage's role may only select and insert",
-        ) from error
+    except sa.exc.DBAPIError as error:
+        words = str(error.orig).strip().splitlines()[0]
+        if _went_away(error):
+            fix = "see whether it runs (gatehouse status), then run the same command again"
+            raise Unreachable(f"Postgres does not answer: {words}", where=address, fix=fix) from error
+        fix = "gatehouse up migrates the ledger; a stage's role may only select and insert"
+        raise UsageError(f"Postgres refuses: {words}", where=address, fix=fix) from error
+
+
+def _went_away(error: sa.exc.DBAPIError) -> bool:
+    """No SQLSTATE: libpq itself failed. Classes 08 and 57P: connection lost, server shutting down or starting."""
+    code = getattr(error.orig, "pgcode", None)
+    return error.connection_invalidated or code is None or code.startswith(("08", "57P", "53"))
 
 
 def migrate(uri: str) -> None:

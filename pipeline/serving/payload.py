@@ -24,29 +24,10 @@ MAX_ROWS = 100_000
 _ABSENT = object()
 _TRUTH = {"true": True, "false": False}
 # What pandas.read_csv, and so MLflow, takes for a missing value.
-_CSV_NULLS = frozenset(
-    [
-        "#N/A",
-        "#N/A N/A",
-        "#NA",
-        "-1.#IND",
-        "-1.#QNAN",
-        "-NaN",
-        "-nan",
-        "1.#IND",
-        "1.#QNAN",
-        "<NA>",
-        "N/A",
-        "NA",
-        "NULL",
-        "NaN",
-        "None",
-        "n/a",
-        "nan",
-        "null",
-        "",
-    ]
-)
+_CSV_NULLS = frozenset((
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+))  # fmt: skip
 
 
 def parse(body: bytes, content_type: str, signature: Signature, *, max_rows: int = MAX_ROWS) -> Columns:
