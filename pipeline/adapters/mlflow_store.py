@@ -180,8 +180,10 @@ class MlflowStore:
         from mlflow.exceptions import MlflowException
 
         self.client()
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=self.uri))
+            located = self._located(uri)
+            return Path(download_artifacts(artifact_uri=located, dst_path=str(folder), tracking_uri=self.uri))
         except (MlflowException, requests.RequestException, OSError) as error:
             self.check_health()
             raise IntegrityViolated(
@@ -189,6 +191,14 @@ class MlflowStore:
                 where=uri,
                 fix="restore it from the backup; gatehouse reconcile lists what is affected",
             ) from error
+
+    def _located(self, uri: str) -> str:
+        """MLflow resolves ``models:/m-…`` but no path below it."""
+        if not uri.startswith("models:/"):
+            return uri
+        model, _, rest = uri.removeprefix("models:/").partition("/")
+        place: str = self.client().get_logged_model(model).artifact_location
+        return f"{place}/{rest}" if rest else place
 
     def artifact_names(self, run_id: str, folder: str) -> list[str]:
         """Names of the files in a folder of a run's artifacts."""

@@ -195,7 +195,7 @@ def _curl(place: Installation, server: str) -> str:
 def _replay(place: Installation, window: str) -> int:
     """Ask the production server about real flights of a window, as a client would over the day."""
     from pipeline.bootstrap.monitoring import source_columns
-    from pipeline.domain.features import rows_of
+    from pipeline.domain.rows import rows_of
 
     wanted, folder = _production(place)
     names = {entry["name"] for entry in json.loads((folder / "signature.json").read_text())["inputs"]}

@@ -11,11 +11,12 @@ from pipeline.config import Project
 from pipeline.domain.events import Draft
 from pipeline.domain.state import RunState, subject_of
 from pipeline.domain.window import Window
-from pipeline.errors import GatehouseError
+from pipeline.errors import GatehouseError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pipeline.adapters import source
     from pipeline.serving.package import Model
 
 Step = Callable[[Installation, RunState, Project], Mapping[str, Any] | None]
@@ -40,20 +41,42 @@ def tracked_run(place: Installation, state: RunState, project: Project) -> str:
     )
 
 
+def source_of(place: Installation, project: Project) -> source.Source:
+    """The project's source, with the connection that the installation knows under its name.
+
+    Raises:
+        UsageError: the installation knows no such connection.
+    """
+    from pipeline.adapters import source
+
+    wanted = project.settings.source
+    known = place.settings.sources
+    if wanted.connection and wanted.connection not in known:
+        raise UsageError(
+            f"the installation knows no source '{wanted.connection}'",
+            where="project.toml: source.connection",
+            fix=f"known: {', '.join(sorted(known)) or 'none'}; they are named in the installation's settings",
+        )
+    base = known.get(wanted.connection or "", "")
+    if wanted.kind == "postgres":
+        return source.Source("postgres", uri=base, query=project.query or "")
+    return source.Source(wanted.kind, path=str(Path(base) / (wanted.path or "")), time=wanted.time)
+
+
 def _ingest(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
     from pipeline.adapters import snapshot, source
     from pipeline.stages import ingest
 
     settings = project.settings
-    opened = source.open_source(settings.source.model_dump(), project.query, place.settings.sources)
-    windows = {part: Window.parse(getattr(settings.window, part)) for part in PARTS}
+    origin = source_of(place, project)
 
-    def take(window: Window, path: Path) -> snapshot.SnapshotInfo:
-        return snapshot.write(source.read(opened, window), path)
+    def take(window: Window, path: Path, advance: Callable[[float], None]) -> snapshot.SnapshotInfo:
+        with source.read(origin, window) as batches:
+            return snapshot.write(batches, path, advance=advance)
 
     with place.cache.scratch() as scratch:
         return ingest.run(
-            windows,
+            {part: Window.parse(getattr(settings.window, part)) for part in PARTS},
             take,
             tracking=place.mlflow,
             run_id=tracked_run(place, state, project),
@@ -191,13 +214,15 @@ def _deploy(environment: str) -> Step:
 def _verify(environment: str) -> Step:
     def step(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
         from pipeline.adapters import snapshot
-        from pipeline.domain.features import rows_of
+        from pipeline.domain.rows import rows_of
         from pipeline.stages import verify
 
         deployed = state.fact(f"deploy {environment}")
         table = snapshot_table(place, state, "holdout").slice(0, VERIFY_ROWS)
         offline = load_model(place, deployed["package"], deployed["uri"])
-        columns = {name: values for name, values in snapshot.columns(table).items() if name in offline.inputs}
+        inputs = [entry.name for entry in offline.signature.inputs]
+        found = snapshot.columns(table)
+        columns = {name: found[name] for name in inputs}
         try:
             return verify.run(
                 rows_of(columns),

@@ -35,7 +35,9 @@ HOME = ".gatehouse"
 
 
 def home() -> Path:
-    """Folder of the embedded stack: ``.gatehouse`` here or in the nearest folder above."""
+    """Folder of the embedded stack: that of the named settings, or ``.gatehouse`` here or in the nearest folder above."""
+    if SETTINGS_VARIABLE in os.environ:
+        return Path(os.environ[SETTINGS_VARIABLE]).parent
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / HOME / "settings.toml").is_file():
@@ -48,8 +50,7 @@ def installation() -> Installation:
     from pipeline.bootstrap.installation import Installation
     from pipeline.config import load_settings
 
-    named = os.environ.get(SETTINGS_VARIABLE)
-    return Installation(load_settings(Path(named) if named else home() / "settings.toml"))
+    return Installation(load_settings(Path(os.environ.get(SETTINGS_VARIABLE) or home() / "settings.toml")))
 
 
 def answer(value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ def up() -> None:
     """Start the embedded stack: Postgres, MLflow, and a model server for each environment."""
     from pipeline.bootstrap.embedded import up
 
-    place = up(Path(os.environ.get("GATEHOUSE_HOME") or home()))
+    place = up(home())
     typer.echo(f"MLflow {place.settings.mlflow.uri}")
     for name, environment in place.settings.environments.items():
         typer.echo(f"{name} {environment.server}")
@@ -97,4 +96,4 @@ def demo(
     """The main job, end to end, on real flights: two champions, one refusal, one rollback, real drift."""
     from pipeline.bootstrap.demo import demo
 
-    demo(Path(os.environ.get("GATEHOUSE_HOME") or home()), sample, fast=fast)
+    demo(home(), sample, fast=fast)

@@ -152,9 +152,7 @@ class App:
         if len(body) <= self._limits.inline_bytes:
             return self._answer(face, body, content_type, request)
         if self._heavy >= self._limits.heavy_waiting:
-            raise Refused(
-                "Too many large requests are waiting; try again.", status=503, code="TEMPORARILY_UNAVAILABLE"
-            )
+            raise Refused("Too many large requests are waiting; try again.", status=503, code="TEMPORARILY_UNAVAILABLE")
         self._heavy += 1
         try:
             loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 
 from pipeline.errors import GatehouseError, IntegrityViolated, Unreachable
-from pipeline.serving.package import read
+from pipeline.serving.contents import read
 from pipeline.serving.slot import Servable, Slot
 from pipeline.serving.store import Placed, State, now
 
@@ -240,9 +240,7 @@ class Follower:
                 self._say("loading")
                 return self._slot.load(store.path(wanted.digest), wanted.digest)
             except IntegrityViolated as error:
-                _log.error(
-                    "own copy of version %s is damaged, fetching it again: %s", wanted.version, error.what
-                )
+                _log.error("own copy of version %s is damaged, fetching it again: %s", wanted.version, error.what)
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=store.folder) as folder:
             self._say("fetching")
             self._fetch(wanted, Path(folder))
@@ -263,9 +261,7 @@ class Follower:
             return
         self._stamp = stamp
         if self._slot.adopt() and (current := self._slot.current):
-            _log.warning(
-                "local rollback: version %s (%s) serves", current.placed.version, current.placed.digest
-            )
+            _log.warning("local rollback: version %s (%s) serves", current.placed.version, current.placed.digest)
 
 
 def _reason(error: Exception) -> str:

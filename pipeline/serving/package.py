@@ -1,26 +1,23 @@
-"""A model package: read once, its bytes digested, and loaded from those same bytes. Never runs code from it.
+"""A model package, loaded from bytes that were verified. Never runs code from it.
 
-Invariant: nothing of a package is parsed before its digest was compared, and nothing is read a second time
-afterwards, so that a change of the files between check and use has no effect.
+Also MLflow's loader module for its pyfunc flavour.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from pipeline.domain.canonical import digest_bytes, digest_json
-from pipeline.domain.features import Transformer
+from pipeline.domain.features import Encoded, Transformer
 from pipeline.errors import GatehouseError, IntegrityViolated, UsageError
 from pipeline.ports import Columns
+from pipeline.serving.contents import Package, read
 from pipeline.serving.payload import parse
 from pipeline.serving.signature import Refused, Signature
 
@@ -30,46 +27,6 @@ _EXTERNAL_DATA = b"\x0a\x08location"
 _PARTS = ("model.onnx", "transformer.json", "signature.json", "gatehouse.json", "input_example.json")
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
-    """The bytes of a package folder's files, by relative POSIX path, and the digest of those bytes."""
-
-    files: Mapping[str, bytes]
-    digest: str
-
-    def require(self, expected: str, *, where: str) -> None:
-        """Check the digest.
-
-        Raises:
-            IntegrityViolated: these are not the expected bytes.
-        """
-        if self.digest != expected:
-            raise IntegrityViolated(
-                f"the package is {self.digest}, expected {expected}",
-                where=where,
-                fix="do not load it; find out who changed these files, then restore them from the registry",
-            )
-
-
-def read(folder: Path) -> Package:
-    """Read every file below `folder` once; the digest equals ``digest_tree(folder)``.
-
-    Raises:
-        IntegrityViolated: there is no package, or something in it is not a plain file (a link can change what
-            it points at after the check).
-    """
-    if not folder.is_dir():
-        raise IntegrityViolated("there is no package here", where=str(folder))
-    files: dict[str, bytes] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise IntegrityViolated("a package holds plain files only, not links", where=str(path))
-        if path.is_file():
-            files[path.relative_to(folder).as_posix()] = path.read_bytes()
-    digest = digest_json({name: digest_bytes(data) for name, data in files.items()})
-    return Package(MappingProxyType(files), digest)
-
-
 class Model:
     """A verified package, ready to predict. Safe to use from several threads.
 
@@ -77,6 +34,7 @@ class Model:
         digest: package digest.
         signature: the columns it takes.
         info: ``gatehouse.json``.
+        feeds: names of the graph's inputs.
     """
 
     def __init__(self, package: Package, *, threads: int = 1) -> None:
@@ -102,8 +60,12 @@ class Model:
             raise
         except Exception as error:  # onnxruntime's and the parsers' errors share no base but Exception
             raise UsageError(f"the package cannot be loaded: {error}", where=package.digest) from error
-        self._feeds = [entry.name for entry in self._session.get_inputs()]
+        self.feeds = [entry.name for entry in self._session.get_inputs()]
         self._rehearse(package.files["input_example.json"])
+
+    def encode(self, columns: Columns) -> Encoded:
+        """What the graph is fed for these columns."""
+        return self._transformer.apply(columns)
 
     def predict(self, columns: Columns) -> NDArray[np.float64]:
         """Probability for each row.
@@ -118,8 +80,8 @@ class Model:
             UsageError: a column does not fit.
             GatehouseError: the model's answer is not finite.
         """
-        encoded = self._transformer.apply(columns)
-        feeds = {name: getattr(encoded, name) for name in self._feeds}
+        encoded = self.encode(columns)
+        feeds = {name: getattr(encoded, name) for name in self.feeds}
         (output,) = self._session.run(["probability"], feeds)
         probability = np.asarray(output, dtype=np.float64).reshape(-1)
         if not np.isfinite(probability).all():
@@ -131,15 +93,11 @@ class Model:
         try:
             self.predict(parse(example, "application/json", self.signature))
         except Refused as error:
-            raise UsageError(
-                f"the package refuses its own input example: {error.what}", where=self.digest
-            ) from error
+            raise UsageError(f"the package refuses its own input example: {error.what}", where=self.digest) from error
         except GatehouseError:
             raise
         except Exception as error:  # see __init__
-            raise UsageError(
-                f"the package fails on its own input example: {error}", where=self.digest
-            ) from error
+            raise UsageError(f"the package fails on its own input example: {error}", where=self.digest) from error
 
 
 def load(folder: Path, expected_digest: str, *, threads: int = 1) -> Model:
@@ -166,9 +124,7 @@ def _session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     unknown = {entry.name for entry in session.get_inputs()} - {"categories", "numbers"}
     if unknown or "probability" not in {entry.name for entry in session.get_outputs()}:
-        raise UsageError(
-            "model.onnx must take categories and numbers and answer probability", where="model.onnx"
-        )
+        raise UsageError("model.onnx must take categories and numbers and answer probability", where="model.onnx")
     return session
 
 
@@ -181,8 +137,7 @@ class PyFunc:
     def predict(self, frame: Any, params: Mapping[str, Any] | None = None) -> NDArray[np.float64]:
         """Probability for each row of a pandas frame; `params` has no effect."""
         columns = {
-            entry.name: _column(frame.get(entry.name), entry.type, len(frame))
-            for entry in self._model.signature.inputs
+            entry.name: _column(frame.get(entry.name), entry.type, len(frame)) for entry in self._model.signature.inputs
         }
         return self._model.predict(columns)
 

@@ -51,15 +51,12 @@ def parse(body: bytes, content_type: str, signature: Signature, *, max_rows: int
     if rows == 0:
         raise Refused("The payload has no rows.")
     if rows > max_rows:
-        raise Refused(
-            f"{rows} rows are more than the {max_rows} of one request.", status=413, code="TOO_MANY_ROWS"
-        )
+        raise Refused(f"{rows} rows are more than the {max_rows} of one request.", status=413, code="TOO_MANY_ROWS")
     missing = [entry.name for entry in signature.inputs if entry.required and entry.name not in raw]
     if missing:
         raise Refused(f"Model is missing inputs {missing}.")
     return {
-        entry.name: column(entry, raw[entry.name] if entry.name in raw else [None] * rows)
-        for entry in signature.inputs
+        entry.name: column(entry, raw[entry.name] if entry.name in raw else [None] * rows) for entry in signature.inputs
     }
 
 
@@ -104,9 +101,7 @@ def _read_json(body: bytes, signature: Signature) -> Raw:
     present = [form for form in FORMS if form in payload] if isinstance(payload, dict) else []
     if len(present) != 1:
         found = f"fields {sorted(payload)}" if isinstance(payload, dict) else f"a {type(payload).__name__}"
-        raise Refused(
-            f"The input must be a JSON object with exactly one of {', '.join(FORMS)}; got {_short(found)}."
-        )
+        raise Refused(f"The input must be a JSON object with exactly one of {', '.join(FORMS)}; got {_short(found)}.")
     form = present[0]
     return _READERS[form](payload[form], signature)
 
@@ -151,9 +146,7 @@ def _read_columns(value: Any, signature: Signature) -> Raw:
     if columns and not any(isinstance(each, list) for each in columns.values()):
         columns = {name: [each] for name, each in columns.items()}
     if not all(isinstance(each, list) for each in columns.values()):
-        raise Refused(
-            "inputs and instances must have a list for every column, or a single value for every column."
-        )
+        raise Refused("inputs and instances must have a list for every column, or a single value for every column.")
     lengths = {len(each) for each in columns.values()}
     if len(lengths) > 1:
         raise Refused("The length of values for each input/column name are not the same.")

@@ -156,9 +156,7 @@ class PredictionLog:
             if self._segment.bytes() >= self._segment_bytes:
                 self._end_segment()
             self._bound()
-        except (
-            Exception
-        ) as error:  # a full disk, or rows Arrow cannot take: monitoring must not end the service
+        except Exception as error:  # a full disk, or rows Arrow cannot take: monitoring must not end the service
             self._lost(rows, error)
         else:
             self.written += rows

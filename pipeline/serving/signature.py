@@ -61,16 +61,12 @@ class Signature:
             UsageError: an input has no name, or a type that cannot be parsed.
         """
         try:
-            inputs = tuple(
-                Input(e["name"], e["type"], bool(e.get("required", True))) for e in value["inputs"]
-            )
+            inputs = tuple(Input(e["name"], e["type"], bool(e.get("required", True))) for e in value["inputs"])
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError("signature.json does not list inputs with name and type") from error
         for entry in inputs:
             if entry.type not in _PARSERS:
-                raise UsageError(
-                    f"input '{entry.name}' has type '{entry.type}'", fix=f"one of: {', '.join(_PARSERS)}"
-                )
+                raise UsageError(f"input '{entry.name}' has type '{entry.type}'", fix=f"one of: {', '.join(_PARSERS)}")
         return cls(inputs)
 
     def with_optional(self, name: str, kind: str) -> Signature:
@@ -116,9 +112,7 @@ def _doubles(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
     except OverflowError as error:
         raise Refused(f"Column '{entry.name}' has a number too large for a double.") from error
     if np.isinf(column).any():
-        raise Refused(
-            f"Column '{entry.name}' has a number that is not finite in row {int(np.isinf(column).argmax())}."
-        )
+        raise Refused(f"Column '{entry.name}' has a number that is not finite in row {int(np.isinf(column).argmax())}.")
     return column
 
 
@@ -129,9 +123,7 @@ def _longs(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
         raise Refused(f"Column '{entry.name}' expects long, got null in row {int(null.argmax())}.")
     wrong = ~null & ((column != np.floor(column)) | (np.abs(column) > _EXACT_INTEGER))
     if wrong.any():
-        raise Refused(
-            f"Column '{entry.name}' expects long, row {int(wrong.argmax())} is not an exact integer."
-        )
+        raise Refused(f"Column '{entry.name}' expects long, row {int(wrong.argmax())} is not an exact integer.")
     return column
 
 

@@ -131,9 +131,7 @@ class Slot:
 
     def warm(self, digest: str) -> Servable | None:
         """The model of `digest` if it is in memory."""
-        return next(
-            (served.model for served in self._pair if served and served.placed.digest == digest), None
-        )
+        return next((served.model for served in self._pair if served and served.placed.digest == digest), None)
 
     def _load(self, placed: Placed) -> Servable:
         return self.load(self.store.path(placed.digest), placed.digest)

@@ -22,7 +22,7 @@ from typing import Any
 
 from pipeline.domain.canonical import canonical
 from pipeline.errors import IntegrityViolated, UsageError
-from pipeline.serving.package import Package, read
+from pipeline.serving.contents import Package, read
 
 KEPT_PACKAGES = 4
 

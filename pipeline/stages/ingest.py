@@ -27,7 +27,7 @@ class Written(Protocol):
 
 def run(
     windows: Mapping[str, Window],
-    take: Callable[[Window, Path], Written],
+    take: Callable[[Window, Path, Callable[[float], None]], Written],
     *,
     tracking: Tracking,
     run_id: str,
@@ -40,7 +40,7 @@ def run(
 
     Args:
         windows: by part, ``train`` and ``holdout``.
-        take: reads a window of the source and writes it as Parquet to a path.
+        take: reads a window of the source, writes it as Parquet to a path, and tells how many rows it has so far.
         tracking, run_id: where the files go.
         folder: empty, for work in progress.
         keep: keeps a local copy for the next stages on this machine.
@@ -57,7 +57,7 @@ def run(
     for part, window in windows.items():
         path = folder / f"{part}.parquet"
         with reporter.track(f"reading {window} ({part})") as tracker:
-            written = take(window, path)
+            written = take(window, path, tracker.advance)
             tracker.say(f"{written.rows:,} rows")
         if written.rows == 0:
             raise UsageError(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.domain.canonical import canonical, digest_tree
 from pipeline.domain.features import Encoded, Features, Transformer
+from pipeline.domain.rows import rows_of
 from pipeline.errors import PolicyRefused, UsageError
 from pipeline.ports import CheckpointStore, Columns, Reporter, Tracking
 
@@ -185,7 +186,8 @@ def write_package(
         "time": recipe.time,
         "parameters": dict(recipe.parameters),
     }
-    example = {"dataframe_split": {"columns": names, "data": [row_values(columns, 0, names)]}}
+    first = {name: columns[name][:1] for name in names}
+    example = {"dataframe_split": {"columns": names, "data": [list(row.values()) for row in rows_of(first)]}}
     for name, value in (
         ("transformer.json", transformer.to_json()),
         ("signature.json", signature),
@@ -214,22 +216,6 @@ def labels(columns: Columns, target: str) -> NDArray[np.float64]:
             "the target has one class only", where=f"column {target}", fix="take a window in which both occur"
         )
     return y
-
-
-def row_values(columns: Columns, index: int, names: list[str]) -> list[Any]:
-    """One row as JSON values: null for missing, ISO text for times."""
-    return [json_value(columns[name][index]) for name in names]
-
-
-def json_value(value: Any) -> Any:
-    """A column's value as JSON."""
-    if isinstance(value, np.datetime64):
-        return None if np.isnat(value) else str(value.astype("datetime64[s]"))
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
 
 
 def _signature(transformer: Transformer) -> dict[str, Any]:

@@ -1,0 +1,141 @@
+"""Detached child processes with pid files. A pid is believed only together with the time its process began."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import requests
+
+from pipeline.errors import Unreachable
+
+_LOOK_EVERY_SECONDS = 0.05
+_TAIL = 2_000
+HOST = "127.0.0.1"
+
+
+def spawn(name: str, argv: Sequence[str], home: Path, env: Mapping[str, str]) -> int:
+    """Start a process that outlives this one; its output goes to ``<home>/log/<name>.log``. Answers its pid.
+
+    One that runs already is left alone.
+    """
+    found = find(name, home)
+    if found is not None:
+        return int(found.pid)
+    log = home / "log" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as stream:
+        child = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            cwd=home,
+            env=dict(env),
+            start_new_session=True,
+        )
+    record = {"pid": child.pid, "began": psutil.Process(child.pid).create_time()}
+    place = _pid_file(name, home)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(record), encoding="utf-8")
+    return child.pid
+
+
+def find(name: str, home: Path) -> psutil.Process | None:
+    """The process started under this name, if it still runs."""
+    try:
+        record = json.loads(_pid_file(name, home).read_text(encoding="utf-8"))
+        process = psutil.Process(record["pid"])
+        same = abs(process.create_time() - record["began"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+        return None
+    return process if same else None
+
+
+def stop(name: str, home: Path, grace: float = 10.0) -> None:
+    """End a process and its children: asked first, killed after `grace` seconds. Safe when it does not run."""
+    process = find(name, home)
+    if process is not None:
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+        psutil.wait_procs([process], timeout=grace)
+        for member in family:
+            if member.is_running():
+                member.kill()
+        psutil.wait_procs(family, timeout=grace)
+    _pid_file(name, home).unlink(missing_ok=True)
+
+
+def port(name: str, home: Path) -> int:
+    """The port kept for a name: the same as last time while nobody else took it, else a free one."""
+    place = home / "run" / f"{name}.port"
+    if place.is_file():
+        kept = int(place.read_text(encoding="utf-8"))
+        if find(name, home) is not None or _is_free(kept):
+            return kept
+    with closing(socket.socket()) as probe:
+        probe.bind((HOST, 0))
+        free = int(probe.getsockname()[1])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(str(free), encoding="utf-8")
+    return free
+
+
+def wait_for_http(url: str, name: str, home: Path, seconds: float) -> None:
+    """Wait until `url` answers, whatever its status below 500.
+
+    Raises:
+        Unreachable: it does not within `seconds`, or its process ended; shows the end of its log.
+    """
+    deadline = time.monotonic() + seconds
+    with requests.Session() as session:
+        session.trust_env = False
+        while time.monotonic() < deadline and find(name, home) is not None:
+            try:
+                if session.get(url, timeout=2).status_code < requests.codes.server_error:
+                    return
+            except requests.RequestException:
+                pass
+            time.sleep(_LOOK_EVERY_SECONDS)
+    log = home / "log" / f"{name}.log"
+    tail = log.read_text(encoding="utf-8", errors="replace")[-_TAIL:] if log.is_file() else ""
+    raise Unreachable(f"{name} did not start:\n{tail}", where=str(log), fix="the end of its log stands above")
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """The environment for child processes: nobody's proxies or telemetry, and caches inside `home`."""
+    keep = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("MLFLOW_", "PG", "GATEHOUSE_")) and "proxy" not in key.lower()
+    }
+    caches = home / "caches"
+    caches.mkdir(parents=True, exist_ok=True)
+    return keep | {
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MPLCONFIGDIR": str(caches),
+        "XDG_CACHE_HOME": str(caches),
+        "GATEHOUSE_SETTINGS": str(home / "settings.toml"),
+    }
+
+
+def _pid_file(name: str, home: Path) -> Path:
+    return home / "run" / f"{name}.json"
+
+
+def _is_free(number: int) -> bool:
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, number))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,75 @@
+"""The one-machine stack: Postgres, MLflow and model servers, everything below one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.embedded import mlflow_server, postgres, processes
+from pipeline.ports import Reporter
+
+ENVIRONMENTS = ("staging", "production")
+OWNER, STAGES, READER = "gatehouse_owner", "gatehouse", "gatehouse_reader"
+SERVER_SECONDS = 30
+
+
+def up(home: Path, reporter: Reporter) -> None:
+    """Start Postgres and MLflow and write ``settings.toml``; safe to run again."""
+    home.mkdir(parents=True, exist_ok=True)
+    with reporter.track("starting Postgres"):
+        cluster = postgres.start(home)
+        for role in (OWNER, STAGES, READER, "mlflow", "warehouse"):
+            cluster.ensure_role(role)
+        for database, owner in (("gatehouse", OWNER), ("mlflow", "mlflow"), ("warehouse", "warehouse")):
+            cluster.ensure_database(database, owner)
+        for role in (STAGES, READER):
+            cluster.allow(role, "gatehouse")
+    with reporter.track("starting MLflow (its tables take a while the first time)"):
+        mlflow = mlflow_server.start(home, cluster.uri("mlflow", "mlflow"))
+    _write_settings(home, cluster, mlflow)
+
+
+def start_servers(home: Path, commands: Mapping[str, Sequence[str]]) -> None:
+    """Start a model server for each environment and wait until it answers."""
+    for name, argv in commands.items():
+        processes.spawn(_server(name), argv, home, processes.clean_environment(home))
+    for name in commands:
+        url = f"http://{processes.HOST}:{processes.port(_server(name), home)}/version"
+        processes.wait_for_http(url, _server(name), home, SERVER_SECONDS)
+
+
+def down(home: Path) -> None:
+    """Stop everything; the data stays. Safe when nothing runs."""
+    for name in ENVIRONMENTS:
+        processes.stop(_server(name), home)
+    mlflow_server.stop(home)
+    postgres.stop(home)
+
+
+def _server(environment: str) -> str:
+    return f"server-{environment}"
+
+
+def _write_settings(home: Path, cluster: postgres.Cluster, mlflow: str) -> None:
+    values: dict[str, dict[str, str]] = {
+        "ledger": {
+            "uri": cluster.uri("gatehouse", STAGES),
+            "owner_uri": cluster.uri("gatehouse", OWNER),
+            "reader_uri": cluster.uri("gatehouse", READER),
+        },
+        "mlflow": {"uri": mlflow},
+        "sources": {"warehouse": cluster.uri("warehouse", "warehouse")},
+    }
+    for name in ENVIRONMENTS:
+        port = processes.port(_server(name), home)
+        values[f"environments.{name}"] = {"server": f"http://{processes.HOST}:{port}"}
+    lines = ["embedded = true", f"home = {json.dumps(str(home))}"]
+    for section, entries in values.items():
+        lines += ["", f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in entries.items())]
+    partial = home / "settings.toml.part"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write("\n".join(lines) + "\n")
+    partial.replace(home / "settings.toml")

