@@ -61,7 +61,7 @@ class Demo:
 
     def _refused(self, place: Installation) -> None:
         self._chapter("A challenger that the policy refuses: two weeks of August only, measured on October")
-        run = self._to_the_gate(place, "2013-08-01..2013-08-14", "2013-10", show=False)
+        run = self._measured(place, "2013-08-01..2013-08-14", "2013-10", until="register")
         code = self._command("gate", "show", "--run", run, expected=(3,))
         self.console.print(f"exit code {code}: the policy refused, nobody was asked, nothing was promoted")
 
@@ -90,17 +90,20 @@ class Demo:
 
     # --- the pieces ---------------------------------------------------------------------------------------
 
-    def _to_the_gate(self, place: Installation, train: str, holdout: str, *, show: bool = True) -> str:
+    def _measured(self, place: Installation, train: str, holdout: str, *, until: str) -> str:
         run = new_run_id("flights", place)
         self.console.print(f"run {run}")
         opening = ("--project", str(PROJECT), "--train", train, "--holdout", holdout, *self.options)
         for stage in STAGES:
-            if stage.gate:
-                break
             self._stage(stage.name, run, *(opening if stage.name == "ingest" else ()))
-        if show:
-            self._command("gate", "check", "--run", run, expected=(4,))
-            self._command("gate", "show", "--run", run)
+            if stage.name == until:
+                break
+        return run
+
+    def _to_the_gate(self, place: Installation, train: str, holdout: str) -> str:
+        run = self._measured(place, train, holdout, until="verify staging")
+        self._command("gate", "check", "--run", run, expected=(4,))
+        self._command("gate", "show", "--run", run)
         self._command("report", run, "--out", str(self.home / "pages" / run))
         return run
 

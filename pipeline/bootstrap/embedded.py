@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +11,6 @@ from pipeline.adapters.ledger import migrate
 from pipeline.bootstrap.installation import Installation
 from pipeline.config import load_settings
 from pipeline.embedded import stack
-from pipeline.graph import ENVIRONMENTS
 
 
 def up(home: Path) -> Installation:
@@ -24,7 +22,8 @@ def up(home: Path) -> Installation:
     place = Installation(load_settings(home / "settings.toml"))
     with reporter.track("the ledger's schema"):
         migrate(place.settings.ledger.owner_uri or place.settings.ledger.uri)
-    commands = {name: _serve(name, place.settings.environments[name].server) for name in ENVIRONMENTS}
+    servers = place.settings.environments.items()
+    commands: dict[str, list[str]] = {str(name): _serve(name, entry.server) for name, entry in servers}
     with reporter.track("starting the model servers"):
         stack.start_servers(home, commands)
     return place
@@ -33,12 +32,6 @@ def up(home: Path) -> Installation:
 def down(home: Path) -> None:
     """Stop everything that belongs to this folder; its data stays."""
     stack.down(home.resolve())
-
-
-def clean(home: Path) -> None:
-    """Stop everything and remove the data."""
-    down(home)
-    shutil.rmtree(home, ignore_errors=True)
 
 
 def _serve(environment: str, url: str) -> list[str]:

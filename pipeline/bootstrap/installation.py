@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import stamina
+
 from pipeline.adapters.cache import Cache
 from pipeline.adapters.console import ConsoleReporter
 from pipeline.adapters.ledger import Ledger
@@ -34,6 +36,11 @@ class Installation:
         self.settings = settings
         self.clock = clock
         self.reporter = ConsoleReporter()
+        stamina.instrumentation.set_on_retry_hooks([self._say_retry])
+
+    def _say_retry(self, details: stamina.instrumentation.RetryDetails) -> None:
+        if details.retry_num == 1:
+            self.reporter.note("no answer yet; trying for about ten seconds")
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -73,7 +80,8 @@ class Installation:
         """
         from pipeline.adapters.model_server import HttpModelServer
 
-        found = dict(self.settings.environments).get(environment)  # type: ignore[call-overload]  # any text may come in
+        known = {str(name): entry for name, entry in self.settings.environments.items()}
+        found = known.get(environment)
         if found is None:
             raise UsageError(f"no environment '{environment}'", where="--env", fix=f"one of: {', '.join(ENVIRONMENTS)}")
         return HttpModelServer(found.server)

@@ -297,9 +297,10 @@ def _value_bars(reference: NumberProfile, counts: Ints) -> tuple[Bar, ...]:
 
 
 def _category_bars(names: list[str], before: Ints, after: Ints) -> tuple[Bar, ...]:
-    """The categories with most rows on either side, then all others in one bar."""
-    weight = np.maximum(before / before.sum(), after / after.sum())[:-1]
-    kept = np.argsort(-weight, kind="stable")[:NAMED]
+    """The categories that changed most, most frequent first, then all others in one bar."""
+    shares = before[:-1] / before.sum(), after[:-1] / after.sum()
+    kept = np.argsort(-np.abs(shares[1] - shares[0]), kind="stable")[:NAMED]
+    kept = kept[np.argsort(-np.maximum(*shares)[kept], kind="stable")]
     rest = np.setdiff1d(np.arange(len(before)), kept)
     labels = [names[i] for i in kept] + [OTHER]
     return _bars(labels, np.append(before[kept], before[rest].sum()), np.append(after[kept], after[rest].sum()))

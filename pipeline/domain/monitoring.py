@@ -98,7 +98,8 @@ def verdict(
         found = quality(outcomes.y, outcomes.p, outcomes.months, min_rows=thresholds.min_rows)
         for month in found:
             said = _month_findings(month, baseline, thresholds)
-            months.append(month.model_copy(update={"rules": tuple(finding.text for finding in said)}))
+            worse = any(finding.rank == _QUALITY for finding in said)
+            months.append(month.model_copy(update={"worse": worse, "rules": tuple(finding.text for finding in said)}))
             findings += [finding._replace(text=f"{month.month}: {finding.text}") for finding in said]
         shifts["target"] = target_shift(outcomes.y, baseline, thresholds)
         shifts["prediction"] = prediction_shift(outcomes.p, baseline, thresholds)
@@ -143,7 +144,7 @@ def _shift_findings(shifts: Mapping[str, Shift | None]) -> list[_Finding]:
     ranks = {"target": _TARGET, "prediction": _PREDICTION}
     return [
         # The whole window speaks after its months: a month says more.
-        _Finding(ranks[what], 0.0, f"{what} over the whole window: {shift.rule}")
+        _Finding(ranks[what], 0.0, f"{what}s over the whole window: {shift.rule}")
         for what, shift in shifts.items()
         if shift is not None and shift.verdict == "drifted"
     ]

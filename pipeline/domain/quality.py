@@ -73,7 +73,10 @@ def _classes(column: NumberProfile | CategoryProfile | None) -> tuple[int, int] 
 
 
 class MonthQuality(Frozen):
-    """One month. Metrics are of rows with both label and prediction; `note` says why there are none."""
+    """One month. Metrics are of rows with both label and prediction; `note` says why there are none.
+
+    `worse`: quality fell by more than its limit; `rules`: everything of this month that counts as drift.
+    """
 
     month: str
     rows: int
@@ -88,6 +91,7 @@ class MonthQuality(Frozen):
     log_loss: float | None = None
     calibration_error: float | None = None
     note: str | None = None
+    worse: bool = False
     rules: tuple[str, ...] = ()
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psutil
+import psycopg2
 
 from pipeline.embedded import processes
 from pipeline.errors import Unreachable, UsageError
@@ -73,8 +74,6 @@ class _Cursor:
     """A cursor of the superuser, each statement committed by itself."""
 
     def __init__(self, cluster: Cluster) -> None:
-        import psycopg2
-
         self._connection = psycopg2.connect(
             host=processes.HOST,
             port=cluster.port,

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.domain.canonical import canonical
+from pipeline.domain.drift import OTHER
 
 TEMPLATES = Path(__file__).parent / "templates"
 LEVELS = ("drifted", "moderate", "stable")
@@ -64,9 +65,9 @@ def share(value: float | None, digits: int = 1) -> str:
     if value is None:
         return "–"
     if 0 < value < 0.5 * 10 ** (-digits - 2):
-        return f"< {10**-digits:g} %"
+        return f"< {10**-digits:g}%"
     text = f"{value * 100:.{digits}f}"
-    return f"> {100 - 10**-digits:g} %" if value < 1 and float(text) == 100 else f"{text} %"
+    return f"> {100 - 10**-digits:g}%" if value < 1 and float(text) == 100 else f"{text}%"
 
 
 def count(value: int) -> str:
@@ -104,12 +105,15 @@ def _headline(verdict: Mapping[str, Any]) -> Headline:
     drifted = [row for row in features if row["verdict"] == "drifted"]
     of_inputs = {f"{row['feature']}: {row['rule']}" for row in drifted}
     level = "refused" if verdict["refused"] else "drifted" if verdict["drifted"] else "stable"
+    measured = [month["auc"] for month in verdict["months"] if month["auc"] is not None]
+    worse = any(month["worse"] for month in verdict["months"])
+    compared = measured and verdict["baseline"]["metrics"].get("auc") is not None
+    quality = "the model got worse" if worse else "quality holds" if compared else "quality is not known"
     titles = {
         "refused": "Refused: there is nothing to judge",
-        "drifted": "Drifted",
-        "stable": "Stable: nothing exceeds its limit",
+        "drifted": f"Drifted, and {quality}" if worse else f"Drifted; {quality}",
+        "stable": f"Stable; {quality}",
     }
-    measured = [month["auc"] for month in verdict["months"] if month["auc"] is not None]
     return Headline(
         level=level,
         title=titles[level],
@@ -143,12 +147,13 @@ class Tick(NamedTuple):
 
 
 class Card(NamedTuple):
-    """One feature (or the predictions) as drawn."""
+    """One feature (or the predictions) as drawn. `others`: the bar of all other values, told and not drawn."""
 
     row: Mapping[str, Any]
     rects: list[Rect]
     outline: str
     ticks: list[Tick]
+    others: Mapping[str, Any] | None
 
 
 def _groups(features: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Card]]]:
@@ -157,9 +162,11 @@ def _groups(features: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Card]
 
 
 def _card(row: Mapping[str, Any]) -> Card:
-    bars = row["bars"]
+    # Drawn, the bar of all others would dwarf the values that are looked at.
+    bars = [bar for bar in row["bars"] if bar["label"] != OTHER]
+    others = next((bar for bar in row["bars"] if bar["label"] == OTHER), None)
     if not bars:
-        return Card(row, [], "", [])
+        return Card(row, [], "", [], others)
     ranged = _is_ranged(bars)
     step = WIDTH / len(bars)
     gap = 0.0 if ranged else step * 0.18
@@ -174,7 +181,7 @@ def _card(row: Mapping[str, Any]) -> Card:
         )
         for i, bar in enumerate(bars)
     ]
-    return Card(row, rects, _outline(rects) if ranged else "", _ticks(bars, step, ranged=ranged))
+    return Card(row, rects, _outline(rects) if ranged else "", _ticks(bars, step, ranged=ranged), others)
 
 
 def _is_ranged(bars: Sequence[Mapping[str, Any]]) -> bool:
@@ -272,17 +279,18 @@ def _plot(
     *,
     as_share: bool,
 ) -> Plot:
-    values = [month[key] for month in months for _, _, key in series if month[key] is not None]
+    values: list[float] = [month[key] for month in months for _, _, key in series if month[key] is not None]
     values += [value for value, _, _ in rules]
     low, high = min(values), max(values)
     pad = (high - low) * 0.12 or 0.05
     low, high = (max(0.0, low - pad) if as_share else low - pad), high + pad
+    scale = (PLOT_HEIGHT - BELOW - 8) / (high - low)
 
     def across(i: int) -> float:
         return LEFT + (PLOT_WIDTH - LEFT - 12) * (i + 0.5) / len(months)
 
     def up(value: float) -> float:
-        return 8 + (PLOT_HEIGHT - BELOW - 8) * (high - value) / (high - low)
+        return 8 + scale * (high - value)
 
     def text(value: float) -> str:
         return share(value) if as_share else number(value)
@@ -290,11 +298,13 @@ def _plot(
     lines = []
     for name, kind, key in series:
         dots = [
-            None if month[key] is None else Dot(across(i), up(month[key]), f"{month['month']}: {text(month[key])}", False)
+            None
+            if month[key] is None
+            else Dot(across(i), up(month[key]), f"{month['month']}: {text(month[key])}", False)
             for i, month in enumerate(months)
         ]
         lines.append(Line(name, kind, [dot for dot in dots if dot], _path(dots)))
-    marks = [(up(value), f"{value * 100:.0f} %" if as_share else f"{value:.2f}") for value in _round_values(low, high)]
+    marks = [(up(value), f"{value * 100:.0f}%" if as_share else f"{value:.2f}") for value in _round_values(low, high)]
     drawn = [Rule(up(value), f"{name} {text(value)}", kind) for value, name, kind in rules]
     return Plot(title, lines, drawn, marks, [(across(i), month["month"]) for i, month in enumerate(months)])
 

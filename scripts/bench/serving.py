@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def serve_bare(package: Path) -> None:
     session = onnxruntime.InferenceSession((package / "model.onnx").read_bytes(), options)
     kinds = {"categories": np.int64, "numbers": np.float32}
 
-    async def app(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+    async def app(_scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         body = json.loads((await receive())["body"])
         feeds = {name: np.array(values, dtype=kinds[name]) for name, values in body.items()}
         (output,) = session.run(["probability"], feeds)
@@ -115,8 +116,8 @@ class Client(asyncio.Protocol):
         self._got = b""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:  # uvloop's transports are no asyncio.Transport
+        """Send the first request."""
         self._transport = transport
         self._send()
 
@@ -125,6 +126,7 @@ class Client(asyncio.Protocol):
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
+        """Take a whole answer's time; send the next request."""
         self._got += data
         head, gap, body = self._got.partition(b"\r\n\r\n")
         if not gap or len(body) < int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]):
@@ -141,6 +143,7 @@ class Client(asyncio.Protocol):
             self._end(None)
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Say so if it was not our doing."""
         if not self.done.done():
             self.done.set_exception(error or ConnectionError("the server closed the connection"))
 
@@ -162,7 +165,7 @@ async def load_for(port: int, body: bytes, concurrency: int, seconds: float) -> 
         (await loop.create_connection(lambda: Client(request, until, times), "127.0.0.1", port))[1]
         for _ in range(concurrency)
     ]
-    await asyncio.gather(*(client.done for client in made))
+    await asyncio.wait_for(asyncio.gather(*(client.done for client in made)), seconds + 30)
     return times
 
 
@@ -235,7 +238,7 @@ def graph(cardinalities: tuple[int, ...], width: int) -> bytes:
         parts.append(f"part{i}")
     nodes.append(helper.make_node("Concat", parts, ["x0"], axis=1))
     sizes = [width + 8 * len(cardinalities), 128, 64, 1]
-    for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (before, after) in enumerate(pairwise(sizes)):
         nodes.append(helper.make_node("Gemm", [f"x{i}", weights(f"w{i}", before, after)], [f"y{i}"]))
         nodes.append(helper.make_node("Sigmoid" if after == 1 else "Relu", [f"y{i}"], [f"x{i + 1}"]))
     nodes.append(helper.make_node("Squeeze", [f"x{len(sizes) - 1}", constant("axis", np.array([1]))], ["probability"]))

@@ -195,7 +195,7 @@ class Checker {
 
     void environment(Call section) {
         def names = []
-        for (statement in section.block ?: []) {
+        for (statement in (section.block ?: [])) {
             def expression = statement instanceof ExpressionStatement ? statement.expression : null
             if (!(expression instanceof BinaryExpression) || expression.operation.text != '=') {
                 report(statement.lineNumber, 'environment-value', 'only NAME = value may stand in `environment`')
@@ -271,7 +271,7 @@ class Checker {
     }
 
     void steps(Call section) {
-        for (statement in section.block ?: []) {
+        for (statement in (section.block ?: [])) {
             def call = read(statement)
             if (call == null) { report(statement.lineNumber, 'not-declarative', 'only steps may stand here; code belongs into `script`'); continue }
             step(call)
@@ -290,7 +290,7 @@ class Checker {
 
     void eachStage(Call section, List<Stage> around) {
         def names = []
-        for (statement in section?.block ?: []) {
+        for (statement in (section?.block ?: [])) {
             def call = read(statement)
             if (call == null) { notACall(statement, 'stages'); continue }
             if (call.name != 'stage' || call.text() == null) { report(call.line, 'expected-stage', "expected stage('name') { … }, not `${call.name}`"); continue }

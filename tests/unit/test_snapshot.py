@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.adapters import snapshot
@@ -72,6 +72,7 @@ def example(rows: int = 7) -> pa.Table:
 # --- the digest -------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(ROWS, st.lists(st.integers(0, 12), max_size=4))
 def test_the_digest_does_not_depend_on_chunks(rows: list[dict[str, Any]], cuts: list[int]) -> None:
     whole = table(rows)
@@ -81,6 +82,7 @@ def test_the_digest_does_not_depend_on_chunks(rows: list[dict[str, Any]], cuts: 
     assert digest_table(pa.concat_tables([*pieces, whole.slice(0, 0)])).digest() == digest(rows)
 
 
+@settings(max_examples=60)
 @given(st.data())
 def test_any_changed_cell_changes_the_digest(data: st.DataObject) -> None:
     rows = data.draw(ROWS.filter(bool))
@@ -93,11 +95,13 @@ def test_any_changed_cell_changes_the_digest(data: st.DataObject) -> None:
     assert [key for key in ROW if before.column_digests()[key] != after.column_digests()[key]] == [name]
 
 
+@settings(max_examples=40)
 @given(ROWS.filter(lambda rows: len(rows) > 1 and repr(rows[0]) != repr(rows[-1])))
 def test_the_order_of_rows_is_part_of_the_digest(rows: list[dict[str, Any]]) -> None:
     assert digest([rows[-1], *rows[1:-1], rows[0]]) != digest(rows)
 
 
+@settings(max_examples=40)
 @given(ROWS.filter(bool))
 def test_a_row_more_or_less_changes_the_digest(rows: list[dict[str, Any]]) -> None:
     assert len({digest(rows), digest(rows[:-1]), digest([*rows, rows[-1]])}) == 3
