@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -140,22 +139,3 @@ class ModelServer(Protocol):
 
     def invoke(self, payload: Mapping[str, Any]) -> tuple[list[float], str]:
         """Predictions for one payload, and the digest of the package that answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One window's rows, verified: the columns, and where they came from."""
-
-    columns: Columns
-    rows: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What training hands over: the package folder's parts and how they came about."""
-
-    weights_digest: str
-    predict: Callable[[Columns], NDArray[Any]]
-    history: tuple[Mapping[str, float], ...]
-    libraries: Mapping[str, str]

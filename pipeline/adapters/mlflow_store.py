@@ -244,6 +244,7 @@ class MlflowStore:
                 run_id=run_id,
                 tags={RUN_TAG: run, PACKAGE_TAG: package},
                 description=about,
+                await_creation_for=0,
                 model_id=uri.removeprefix("models:/"),
             )
             return str(made.version)

@@ -186,7 +186,7 @@ def _bind(cursor: extensions.cursor, query: str, start: date, end: date) -> str:
         raise UsageError("the query does not say which window it reads", where="source.query", fix=_PLACEHOLDERS)
     try:
         bound = cursor.mogrify(query.strip().rstrip(";"), {"start": start, "end": end})
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, psycopg2.ProgrammingError) as error:
         raise UsageError(
             f"the query's placeholders are wrong: {error!r}", where="source.query", fix=_PLACEHOLDERS
         ) from error

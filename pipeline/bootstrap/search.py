@@ -64,7 +64,7 @@ def best_parameters(
 
 def _try(place: Installation, recipe: stage.Recipe, columns: Columns, framework: stage.Framework, nested: str) -> float:
     place.mlflow.log(nested, parameters=recipe.parameters)
-    _, _, history = stage.fit(
+    _, fitted = stage.fit(
         recipe,
         columns,
         framework=framework,
@@ -73,7 +73,7 @@ def _try(place: Installation, recipe: stage.Recipe, columns: Columns, framework:
         run_id=nested,
         reporter=place.reporter,
     )
-    score = max(numbers["valid_auc"] for numbers in history)
+    score = max(epoch.valid_auc for epoch in fitted.history if epoch.valid_auc is not None)
     place.mlflow.log(nested, metrics={SCORE: score})
     place.mlflow.finish_run(nested)
     return score

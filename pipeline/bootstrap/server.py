@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,15 +56,14 @@ def fetch_in_subprocess(wanted: Wanted, folder: Path) -> None:
     Raises:
         Unreachable: it could not be had.
     """
-    command = [sys.executable, "-m", "pipeline", "fetch", wanted.source, str(folder)]
+    command = [sys.executable, "-m", "pipeline", "fetch", wanted.digest, wanted.source, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False, env=os.environ)
     if done.returncode:
         raise Unreachable(f"the package could not be fetched: {done.stderr.strip()[-500:]}", where=wanted.source)
 
 
-def fetch(place: Installation, uri: str, folder: Path) -> None:
-    """Download the package below `uri` into `folder`; whoever asked verifies it."""
-    got = place.mlflow.download(f"{uri}/package", folder / "download")
-    for path in got.iterdir():
-        path.rename(folder / path.name)
-    got.rmdir()
+def fetch(place: Installation, digest: str, uri: str, folder: Path) -> None:
+    """Put the package with this digest into `folder`, from this machine's cache or the registry."""
+    from pipeline.bootstrap.steps import package_folder
+
+    shutil.copytree(package_folder(place, digest, uri), folder, dirs_exist_ok=True)

@@ -61,9 +61,9 @@ class TrackedCheckpoints:
 def train(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
     """Run the stage; answers its fact."""
     os.environ.setdefault("OMP_NUM_THREADS", str(project.settings.training.threads))
-    from pipeline.frameworks.torch import TorchFramework
+    from pipeline.frameworks.pytorch import PyTorch
 
-    framework = TorchFramework()
+    framework = PyTorch()
     run_id = tracked_run(place, state, project)
     columns = snapshot.columns(snapshot_table(place, state, "train"))
     recipe = recipe_of(project)
@@ -73,7 +73,7 @@ def train(place: Installation, state: RunState, project: Project) -> Mapping[str
         recipe = best_parameters(place, state, project, recipe, columns, framework, run_id)
     place.mlflow.log(run_id, parameters={**recipe.parameters, "seed": recipe.seed, "framework": framework.name})
     began = place.clock()
-    transformer, fitted, history = stage.fit(
+    transformer, fitted = stage.fit(
         recipe,
         columns,
         framework=framework,
@@ -86,8 +86,8 @@ def train(place: Installation, state: RunState, project: Project) -> Mapping[str
     training = {
         "framework": framework.name,
         "seed": recipe.seed,
-        "epochs": len(history),
-        "best_epoch": None,
+        "epochs": len(fitted.history),
+        "best_epoch": fitted.best_epoch,
         "seconds": round(seconds, 3),
         "libraries": dict(framework.libraries()),
     }

@@ -32,6 +32,7 @@ ProjectFile = Annotated[
 
 SETTINGS_VARIABLE = "GATEHOUSE_SETTINGS"
 HOME = ".gatehouse"
+LOG_WIDTH = 180
 
 
 def home() -> Path:
@@ -64,13 +65,15 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=LOG_WIDTH)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         grid.add_column(column, overflow="fold")
     for row in rows:
         grid.add_row(*(_cell(row.get(column)) for column in columns))
-    console.print(grid, width=None if console.is_terminal else 160)
+    console.print(grid)
 
 
 def _cell(value: Any) -> str:

@@ -81,11 +81,11 @@ def serve(
 
 
 @app.command(hidden=True)
-def fetch(uri: str, folder: Path) -> None:
+def fetch(digest: str, uri: str, folder: Path) -> None:
     """Download a package for the model server, in a process of its own."""
     from pipeline.bootstrap.server import fetch
 
-    fetch(installation(), uri, folder)
+    fetch(installation(), digest, uri, folder)
 
 
 @app.command()

@@ -6,7 +6,8 @@ what chance gives at these sizes. A measure that could not be taken is None, and
 
 What others do, and why not: bins over the union with the new data (Evidently) make the reference's histogram
 depend on what it is compared with; closed outer bins lose what lies outside; a fixed floor of 1e-4 for empty bins
-exceeds real shares in large data (evidently issue 334). Here bins are the reference's own, open at both ends.
+exceeds real shares in large data (evidently issue 334). Here bins are the reference's own, with one more on either
+side for what it never had.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ import math
 from collections import Counter
 from collections.abc import Collection
 from itertools import pairwise
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from pipeline.domain.divergence import chance_ks, chance_psi, js_distance, ks_statistic, psi
 from pipeline.domain.reference import (
@@ -35,6 +35,7 @@ from pipeline.domain.reference import (
     profile,
     share_upto,
 )
+from pipeline.domain.thresholds import Thresholds
 
 __all__ = ["Bar", "FeatureDrift", "Level", "Measure", "Profile", "Thresholds", "compare", "judge", "profile"]
 
@@ -42,42 +43,8 @@ Level = Literal["stable", "moderate", "drifted"]
 
 BARS = 24  # of a histogram for the eye
 TAILS = (0.005, 0.995)  # outside of these a histogram has no bars of its own
-NAMED = 12  # categories and unseen values that are listed by name
+NAMED = 16  # categories and unseen values that are listed by name
 OTHER = "(other)"
-
-
-class Thresholds(Frozen):
-    """From when on something counts as drift; ``[monitor.thresholds]`` of a project.
-
-    Args:
-        psi: population stability index; 0.1 and 0.25, or 0.2, are the customary limits (Siddiqi 2006).
-        ks: Kolmogorov–Smirnov statistic of a numeric feature, the largest gap between the distributions.
-        js: Jensen–Shannon distance, base 2 (0.1 is the default of NannyML and of Evidently).
-        null_share: absolute change of the share of nulls.
-        unseen: share of rows with a category that the reference does not have.
-        moderate: the part of a limit from which on a feature is called moderate; moderate does not alarm.
-        chance: probability of exceeding, by chance alone, the effect that chance is allowed.
-        min_rows: fewer values than this are not judged; a window with fewer rows is refused.
-        features: number of drifted features that make a window drifted.
-        target_rate: absolute change of the share of positive labels, in any month.
-        prediction_mean: absolute change of the mean prediction, in any month.
-        auc_drop: loss of AUC against the model's hold-out, in any month.
-        calibration_rise: rise of the calibration error against the model's hold-out, in any month.
-    """
-
-    psi: Annotated[float, Field(gt=0)] = 0.2
-    ks: Annotated[float, Field(gt=0, le=1)] = 0.1
-    js: Annotated[float, Field(gt=0, le=1)] = 0.1
-    null_share: Annotated[float, Field(gt=0, le=1)] = 0.1
-    unseen: Annotated[float, Field(gt=0, le=1)] = 0.05
-    moderate: Annotated[float, Field(gt=0, le=1)] = 0.5
-    chance: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
-    min_rows: Annotated[int, Field(ge=1)] = 200
-    features: Annotated[int, Field(ge=1)] = 1
-    target_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
-    prediction_mean: Annotated[float, Field(gt=0, le=1)] = 0.1
-    auc_drop: Annotated[float, Field(gt=0, le=1)] = 0.03
-    calibration_rise: Annotated[float, Field(gt=0, le=1)] = 0.05
 
 
 # --- the comparison ---------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
 """Features as data: what a project declares, what fitting makes of it, and how both training and serving apply it.
 
-A project lists `Category`, `Number` and `Wave` items. `Features.fit` reads the training columns once and gives a
-`Transformer`: plain numbers and vocabularies that go through JSON unchanged and hold no code. The same object
+A project lists `Category`, `Bins`, `Number` and `Wave` items. `Features.fit` reads the training columns once and gives
+a `Transformer`: plain numbers and vocabularies that go through JSON unchanged and hold no code. The same object
 encodes a quarter of a million rows for training and a single row in a model server.
 
 Invariants: an unseen or null category is index 0; an encoded number is always finite; the order of the encoded
-columns is the order of declaration (numbers, then the flags of missing ones, then waves).
+columns is the order of declaration (names before bins; numbers, then flags of missing ones, then waves).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ CLIP = 8.0
 """Standard deviations beyond which a number is cut: one broken sensor must not steer a prediction."""
 
 _BLOCK_ROWS = 16_384
+_FEW_ROWS = 32
 _NUMERIC_KINDS = "fiub"
 
 
@@ -60,6 +62,17 @@ class Category:
 
 
 @dataclass(frozen=True)
+class Bins:
+    """A number as the ordinal of its bin, 1 upwards; the bins hold about equally many training rows each.
+
+    Values beyond the training range fall into the outer bins, so a model cannot extrapolate along it.
+    """
+
+    column: str
+    count: int = 32
+
+
+@dataclass(frozen=True)
 class Number:
     """A standardised number; null becomes the mean.
 
@@ -83,7 +96,7 @@ class Wave:
     harmonics: int = 1
 
 
-Item = Category | Number | Wave
+Item = Category | Bins | Number | Wave
 
 
 class Features:
@@ -95,7 +108,7 @@ class Features:
 
     def __init__(self, *items: Item) -> None:
         if not items:
-            raise UsageError("no feature is declared", fix="list at least one Category, Number or Wave")
+            raise UsageError("no feature is declared", fix="list at least one Category, Bins, Number or Wave")
         repeated = [item.column for item, count in Counter(items).items() if count > 1]
         if repeated:
             raise UsageError("the same feature is declared twice", where=repeated[0])
@@ -119,6 +132,7 @@ class Features:
             raise UsageError("there are no rows to fit features on", fix="check the training window")
         return Transformer(
             categories=tuple(_fit_category(i, columns) for i in self.items if isinstance(i, Category)),
+            bins=tuple(_fit_bins(i, columns) for i in self.items if isinstance(i, Bins)),
             numbers=tuple(_fit_number(i, columns) for i in self.items if isinstance(i, Number)),
             waves=tuple(i for i in self.items if isinstance(i, Wave)),
         )
@@ -127,6 +141,8 @@ class Features:
 def _check_item(item: Item) -> None:
     if isinstance(item, Category) and item.min_count < 1:
         raise UsageError(f"min_count must be at least 1, not {item.min_count}", where=item.column)
+    if isinstance(item, Bins) and item.count < 2:
+        raise UsageError(f"there must be at least 2 bins, not {item.count}", where=item.column)
     if isinstance(item, Wave) and not (0 < item.period < float("inf") and item.harmonics >= 1):
         raise UsageError("a wave needs a period above 0 and at least one harmonic", where=item.column)
 
@@ -141,6 +157,14 @@ class FittedCategory:
     column: str
     kind: Kind
     values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class FittedBins:
+    """Inner edges, ascending: a value is in bin 1 + (how many edges are at or below it); 0 is null."""
+
+    column: str
+    edges: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -159,19 +183,21 @@ class Transformer:
     """Fitted features: pure data, applied the same way in training and in serving."""
 
     categories: tuple[FittedCategory, ...]
+    bins: tuple[FittedBins, ...]
     numbers: tuple[FittedNumber, ...]
     waves: tuple[Wave, ...]
 
     @cached_property
     def inputs(self) -> Mapping[str, Kind]:
         """The source columns needed and their kind; of a column used twice the vocabulary's kind counts."""
-        numeric = [item.column for item in self.numbers] + [wave.column for wave in self.waves]
+        numeric = [item.column for items in (self.bins, self.numbers, self.waves) for item in items]
         return {**dict.fromkeys(numeric, "double"), **{item.column: item.kind for item in self.categories}}
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
-        """Size of each vocabulary, index 0 (unseen or null) included."""
-        return tuple(len(item.values) + 1 for item in self.categories)
+        """Size of each vocabulary, index 0 (unseen or null) included; then of each set of bins, 0 being null."""
+        names = tuple(len(item.values) + 1 for item in self.categories)
+        return names + tuple(len(item.edges) + 2 for item in self.bins)
 
     @cached_property
     def width(self) -> int:
@@ -186,9 +212,11 @@ class Transformer:
             UsageError: a missing column, columns of different lengths, or a value of the wrong kind.
         """
         rows = _length(columns, self.inputs)
-        categories = np.empty((rows, len(self.categories)), np.int64)
+        categories = np.empty((rows, len(self.categories) + len(self.bins)), np.int64)
         for position, (item, table) in enumerate(self._tables):
             categories[:, position] = _look_up(item, table, columns[item.column])
+        for position, bins in enumerate(self.bins, len(self.categories)):
+            categories[:, position] = _bin(bins, _numeric(bins.column, columns[bins.column]))
         numbers = np.empty((rows, self.width), np.float32)
         for start in range(0, rows, _BLOCK_ROWS):  # blocks stay in cache and keep memory flat
             block = slice(start, start + _BLOCK_ROWS)
@@ -235,6 +263,7 @@ class Transformer:
         return {
             "format": FORMAT,
             "categories": [asdict(item) | {"values": list(item.values)} for item in self.categories],
+            "bins": [asdict(item) | {"edges": list(item.edges)} for item in self.bins],
             "numbers": [asdict(item) for item in self.numbers],
             "waves": [asdict(item) for item in self.waves],
         }
@@ -253,6 +282,7 @@ class Transformer:
                 categories=tuple(
                     FittedCategory(**{**item, "values": tuple(item["values"])}) for item in state["categories"]
                 ),
+                bins=tuple(FittedBins(item["column"], tuple(item["edges"])) for item in state["bins"]),
                 numbers=tuple(FittedNumber(**item) for item in state["numbers"]),
                 waves=tuple(Wave(**item) for item in state["waves"]),
             )
@@ -277,7 +307,8 @@ def _fit_category(item: Category, columns: Columns) -> FittedCategory:
     if column.dtype.kind == "M":
         raise UsageError("a timestamp cannot be a category", where=item.column, fix="derive a column in the source")
     counts = Counter(value for value in column.tolist() if not (value is None or value != value))  # noqa: PLR0124 - NaN
-    kinds = {_kind(value) for value in counts} or {"string"}
+    empty: Kind = "double" if column.dtype.kind in _NUMERIC_KINDS else "string"
+    kinds = {_kind(value) for value in counts} or {empty}
     if len(kinds) > 1 or None in kinds:
         raise UsageError("a category must hold only text, only numbers or only booleans", where=item.column)
     values = sorted(value for value, count in counts.items() if count >= item.min_count)
@@ -297,16 +328,31 @@ def _plain(values: Iterable[Value]) -> tuple[Value, ...]:
     return tuple(v if isinstance(v, bool | str) else float(v) for v in values)
 
 
+def _known(name: str, columns: Columns) -> NDArray[np.float64]:
+    """The column's numbers without nulls."""
+    values = _numeric(name, columns[name]).astype(np.float64)
+    if np.isinf(values).any():
+        raise UsageError("infinite value", where=name, fix="correct the source, or make it null there")
+    return values[~np.isnan(values)]
+
+
+def _fit_bins(item: Bins, columns: Columns) -> FittedBins:
+    known = _known(item.column, columns)
+    if not known.size:
+        return FittedBins(item.column, ())
+    shares = np.linspace(0, 1, item.count + 1)[1:-1]
+    # "higher" takes edges from the data itself: no arithmetic, so no rounding, and the lowest value makes no edge.
+    edges = np.unique(np.quantile(known, shares, method="higher"))
+    return FittedBins(item.column, tuple(edges[edges > known.min()].tolist()))
+
+
 def _fit_number(item: Number, columns: Columns) -> FittedNumber:
-    values = _numeric(item.column, columns[item.column]).astype(np.float64)
-    missing = np.isnan(values)
-    known = values[~missing]
-    if not np.isfinite(known).all():
-        raise UsageError("infinite value", where=item.column, fix="correct the source, or make it null there")
+    known = _known(item.column, columns)
+    missing = known.size < len(columns[item.column])
     if item.log:
         known = np.sign(known) * np.log1p(np.abs(known))
     mean, deviation = (float(known.mean()), float(known.std())) if known.size else (0.0, 0.0)
-    flag = bool(missing.any()) if item.flag is None else item.flag
+    flag = missing if item.flag is None else item.flag
     # Nine digits: beyond them a sum depends on the machine's vector width, and the digest would with it.
     return FittedNumber(item.column, item.log, _digits(mean), _digits(deviation) or 1.0, flag)
 
@@ -367,3 +413,12 @@ def _look_up(item: FittedCategory, table: Mapping[Value, int], column: NDArray[A
         return [get(value, 0) for value in column.tolist()]
     except TypeError as error:
         raise UsageError(f"a category must be a plain value: {error}", where=item.column) from error
+
+
+def _bin(item: FittedBins, column: NDArray[Any]) -> NDArray[np.intp] | list[int]:
+    """Ordinals of the bins; 0 for null."""
+    if len(column) <= _FEW_ROWS:  # in a server numpy's call would cost more than its work
+        return [bisect_right(item.edges, value) + 1 if value == value else 0 for value in column.tolist()]  # noqa: PLR0124 - NaN
+    ordinals = np.searchsorted(np.array(item.edges), column, side="right") + 1
+    ordinals[np.isnan(column)] = 0
+    return ordinals

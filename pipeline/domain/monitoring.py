@@ -89,8 +89,8 @@ def verdict(
         UsageError: outcomes of unequal length, labels other than 0 and 1, probabilities outside [0, 1].
     """
     baseline = Baseline.of(reference, target, evidence)
-    features = compare(reference, columns, thresholds, ignore={*ignore, target})
     rows = max((len(values) for values in columns.values()), default=0)
+    features = compare(reference, columns, thresholds, ignore={*ignore, target}) if rows else []
     months: list[MonthQuality] = []
     shifts: dict[str, Shift | None] = {"target": None, "prediction": None}
     findings = _feature_findings(features, thresholds)
@@ -204,7 +204,11 @@ def _rate_change(
 
 
 def _not_measured(months: Sequence[MonthQuality], baseline: Baseline) -> list[str]:
-    found = [f"{month.month}: {month.note}" for month in months if month.note]
+    notes: dict[str, list[str]] = {}
+    for month in months:
+        if month.note:
+            notes.setdefault(month.note, []).append(month.month)
+    found = [f"{', '.join(names)}: {note}" for note, names in notes.items()]
     if not months:
         found.append("quality, target and predictions: neither labels nor predictions are known")
     if baseline.target_rate is None:

@@ -32,9 +32,9 @@ class Frozen(BaseModel):
 class NumberProfile(Frozen):
     """A numeric column. Infinite values count as nulls: neither can be ordered among the others.
 
-    Bin i of `counts` [len(edges) + 1] holds edges[i−1] < x ≤ edges[i], open at both ends. If `discrete`, it holds
-    x = edges[i] instead, and the last bin every other value. Of the distribution function, `below` and `upto` are
-    the rows < and ≤ each of `points`: exact there, also where many rows share a value.
+    Bin i of `counts` [len(edges) + 1] holds edges[i−1] < x ≤ edges[i]; the first and the last, empty here, are open.
+    If `discrete`, bin i holds x = edges[i] instead, and the last bin every other value. Of the distribution function,
+    `below` and `upto` are the rows < and ≤ each of `points`: exact there, also where many rows share a value.
     """
 
     kind: Literal["number"] = "number"
@@ -126,13 +126,14 @@ def _quantiles(ordered: Floats, parts: int) -> Floats:
 
 
 def _quantile_edges(ordered: Floats, bins: int) -> Floats:
-    """Inner edges. A value that fills a bin by itself gets one: it is also cut off from what is below it."""
-    if bins < 2:
-        return np.empty(0)
-    inner = _quantiles(ordered, bins)[1:-1]
-    values, times = np.unique(inner, return_counts=True)
+    """Quantiles, and the ends of the range: what lies beyond them (a sentinel, a new unit) has bins of its own.
+
+    A value that fills a bin by itself is also cut off from what is below it.
+    """
+    ends = max(np.nextafter(ordered[0], -np.inf), -np.finfo(np.float64).max), ordered[-1]
+    values, times = np.unique(_quantiles(ordered, max(1, bins))[1:-1], return_counts=True)
     first = np.searchsorted(ordered, values[times > 1], side="left")
-    return np.unique(np.concatenate((values, ordered[first[first > 0] - 1])))
+    return np.unique(np.concatenate((ends, values, ordered[first[first > 0] - 1])))
 
 
 def bin_counts(values: Floats, edges: Floats, *, discrete: bool) -> Ints:

@@ -142,13 +142,14 @@ def _launch(home: Path, data: Path, number: int) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     options = [word for option in (*_OPTIONS, f"port={number}") for word in ("-c", option)]
     with log.open("ab") as stream:
-        subprocess.Popen(
+        child = subprocess.Popen(
             [*_command("postgres"), "-D", str(data), *options],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
             start_new_session=True,
         )
+    processes.leave(child)
     deadline = time.monotonic() + START_SECONDS
     ready = [str(_binary("pg_isready")), "-q", "-h", processes.HOST, "-p", str(number), "-d", "postgres"]
     while time.monotonic() < deadline:

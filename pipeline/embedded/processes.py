@@ -41,11 +41,17 @@ def spawn(name: str, argv: Sequence[str], home: Path, env: Mapping[str, str]) ->
             env=dict(env),
             start_new_session=True,
         )
+    leave(child)
     record = {"pid": child.pid, "began": psutil.Process(child.pid).create_time()}
     place = _pid_file(name, home)
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(record), encoding="utf-8")
     return child.pid
+
+
+def leave(child: subprocess.Popen[bytes]) -> None:
+    """Tell Python that nobody waits for this child: it is meant to outlive us."""
+    child.returncode = 0
 
 
 def find(name: str, home: Path) -> psutil.Process | None:

@@ -103,7 +103,8 @@ class Headline(NamedTuple):
 def _headline(verdict: Mapping[str, Any]) -> Headline:
     features = verdict["features"]
     drifted = [row for row in features if row["verdict"] == "drifted"]
-    of_inputs = {f"{row['feature']}: {row['rule']}" for row in drifted}
+    # Inputs are one line together, but for those that are not there at all.
+    of_inputs = {f"{row['feature']}: {row['rule']}" for row in drifted if row["rows_current"]}
     level = "refused" if verdict["refused"] else "drifted" if verdict["drifted"] else "stable"
     measured = [month["auc"] for month in verdict["months"] if month["auc"] is not None]
     worse = any(month["worse"] for month in verdict["months"])
@@ -297,6 +298,8 @@ def _plot(
 
     lines = []
     for name, kind, key in series:
+        if all(month[key] is None for month in months):
+            continue
         dots = [
             None
             if month[key] is None

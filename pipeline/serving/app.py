@@ -121,13 +121,13 @@ class App:
         face, status, rows = self._face(), 200, 0
         request = ""
         try:
-            headers = scope["headers"]
-            request = _request_id(headers) or f"{self._prefix}-{next(self._count)}"
-            body = await _body(_header(headers, b"content-length"), receive, self._limits.body_bytes)
+            headers = dict(scope["headers"])
+            request = _request_id(headers.get(b"x-request-id", b"")) or f"{self._prefix}-{next(self._count)}"
+            body = await _body(headers.get(b"content-length", b""), receive, self._limits.body_bytes)
             if body is None:
                 return
             face = self._face()
-            content, rows = await self._run(face, body, _header(headers, b"content-type"), request)
+            content, rows = await self._run(face, body, headers.get(b"content-type", b"").decode("latin-1"), request)
         except Refused as error:
             status, content = error.status, error.body()
         except UsageError as error:
@@ -201,13 +201,13 @@ def _face(served: Served | None) -> _Face:
     return _Face(served, takes, Layout(takes, time_column, placed.digest), headers)
 
 
-async def _body(length: str, receive: Receive, limit: int) -> bytes | None:
+async def _body(length: bytes, receive: Receive, limit: int) -> bytes | None:
     """The whole body, or None when the client went away.
 
     Raises:
         Refused: it is longer than `limit`; it is not read further.
     """
-    if length.isdecimal() and int(length) > limit:
+    if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
@@ -239,14 +239,10 @@ async def _send(send: Send, status: int, content: bytes, headers: Iterable[tuple
     await send({"type": "http.response.body", "body": content})
 
 
-def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
-    return next((value.decode("latin-1") for key, value in headers if key == name), "")
-
-
-def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def _request_id(given: bytes) -> str:
     """The client's own id, if it is short and printable: it is echoed and logged."""
-    given = _header(headers, b"x-request-id")
-    return given if given.isascii() and given.isprintable() and len(given) <= 128 else ""
+    text = given.decode("latin-1")
+    return text if text.isascii() and text.isprintable() and len(text) <= 128 else ""
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

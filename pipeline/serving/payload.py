@@ -17,11 +17,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipeline.ports import Columns
-from pipeline.serving.signature import Input, Refused, Signature, column
+from pipeline.serving.signature import Input, Refused, Signature
 
 FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 MAX_ROWS = 100_000
-_ABSENT = object()
 _TRUTH = {"true": True, "false": False}
 # What pandas.read_csv, and so MLflow, takes for a missing value.
 _CSV_NULLS = frozenset((
@@ -52,15 +51,15 @@ def parse(body: bytes, content_type: str, signature: Signature, *, max_rows: int
         raise Refused("The payload has no rows.")
     if rows > max_rows:
         raise Refused(f"{rows} rows are more than the {max_rows} of one request.", status=413, code="TOO_MANY_ROWS")
-    missing = [entry.name for entry in signature.inputs if entry.required and entry.name not in raw]
+    missing = [name for name in signature.required if name not in raw]
     if missing:
         raise Refused(f"Model is missing inputs {missing}.")
-    return {
-        entry.name: column(entry, raw[entry.name] if entry.name in raw else [None] * rows) for entry in signature.inputs
-    }
+    return signature.read(raw, rows)
 
 
 def _media_type(content_type: str) -> str:
+    if content_type == "application/json":
+        return content_type
     media, *parameters = (part.strip() for part in content_type.split(";"))
     media = media.lower() or "application/json"
     if media not in ("application/json", "text/csv"):
@@ -123,16 +122,17 @@ def _read_split(value: Any, signature: Signature) -> Raw:
 def _read_records(value: Any, signature: Signature) -> Raw:
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise Refused("Records must be a list of objects, one per row.")
-    columns: dict[str, Sequence[Any]] = {}
-    for entry in signature.inputs:
-        name = entry.name
-        try:
-            columns[name] = [row[name] for row in value]
-        except KeyError:  # as in pandas: null where a record lacks it, missing when every record does
-            values = [row.get(name, _ABSENT) for row in value]
-            if any(each is not _ABSENT for each in values):
-                columns[name] = [None if each is _ABSENT else each for each in values]
-    return columns, len(value)
+    names = signature.names
+    try:
+        return {name: [row[name] for row in value] for name in names}, len(value)
+    except KeyError:
+        return _uneven_records(value, names), len(value)
+
+
+def _uneven_records(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+    """As in pandas: null where a record lacks a name, missing when every record does."""
+    present = [name for name in names if any(name in row for row in records)]
+    return {name: [row.get(name) for row in records] for name in present}
 
 
 def _read_columns(value: Any, signature: Signature) -> Raw:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import repeat
 from types import NoneType
 from typing import Any
@@ -14,8 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
+from pipeline.ports import Columns
 
+TYPES = ("double", "long", "string", "boolean", "datetime")
+_NUMERIC = ("double", "long")
 _EXACT_INTEGER = 2**53
+_LARGEST = sys.float_info.max
 _NAMES: Mapping[type, str] = {
     str: "text",
     bool: "a boolean",
@@ -47,11 +53,54 @@ class Input:
     required: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Signature:
     """The columns a model takes, in order."""
 
     inputs: tuple[Input, ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every input's name, in order."""
+        return tuple(entry.name for entry in self.inputs)
+
+    @cached_property
+    def required(self) -> tuple[str, ...]:
+        """Names of the inputs that every request must have."""
+        return tuple(entry.name for entry in self.inputs if entry.required)
+
+    @cached_property
+    def numbers(self) -> tuple[Input, ...]:
+        """Inputs that become numbers: double and long."""
+        return tuple(entry for entry in self.inputs if entry.type in _NUMERIC)
+
+    @cached_property
+    def others(self) -> tuple[Input, ...]:
+        """Inputs that do not become numbers."""
+        return tuple(entry for entry in self.inputs if entry.type not in _NUMERIC)
+
+    def read(self, raw: Mapping[str, Sequence[Any]], rows: int) -> Columns:
+        """Arrays from JSON values.
+
+        Args:
+            raw: by column, `rows` numbers, texts, booleans and Nones as JSON gives them; an input that is not
+                there counts as all null.
+            rows: how many rows there are.
+
+        Returns:
+            In the inputs' order: float64 with NaN for null (double, long), object with None (string, boolean),
+            datetime64[us] with NaT.
+
+        Raises:
+            Refused: a value does not fit the input's type, naming column and row.
+        """
+        absent = [None] * rows
+        found: dict[str, NDArray[Any]] = {}
+        if self.numbers:
+            found = _read_numbers(self.numbers, [raw.get(entry.name, absent) for entry in self.numbers])
+        for entry in self.others:
+            found[entry.name] = _READERS[entry.type](entry, raw.get(entry.name, absent))
+        return {name: found[name] for name in self.names}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Signature:
@@ -65,8 +114,8 @@ class Signature:
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError("signature.json does not list inputs with name and type") from error
         for entry in inputs:
-            if entry.type not in _PARSERS:
-                raise UsageError(f"input '{entry.name}' has type '{entry.type}'", fix=f"one of: {', '.join(_PARSERS)}")
+            if entry.type not in TYPES:
+                raise UsageError(f"input '{entry.name}' has type '{entry.type}'", fix=f"one of: {', '.join(TYPES)}")
         return cls(inputs)
 
     def with_optional(self, name: str, kind: str) -> Signature:
@@ -74,22 +123,6 @@ class Signature:
         if any(entry.name == name for entry in self.inputs):
             return self
         return Signature((*self.inputs, Input(name, kind, required=False)))
-
-
-def column(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
-    """The array for one input, from JSON values.
-
-    Args:
-        entry: the input.
-        values: numbers, text, booleans and None as JSON gives them.
-
-    Returns:
-        float64 with NaN for null (double, long), object with None (string, boolean), datetime64[us] with NaT.
-
-    Raises:
-        Refused: a value does not fit the input's type, naming column and row.
-    """
-    return _PARSERS[entry.type](entry, values)
 
 
 def _refuse_types(entry: Input, values: Sequence[Any], allowed: frozenset[type]) -> None:
@@ -104,27 +137,37 @@ _TEXT: frozenset[type] = frozenset({str, NoneType})
 _BOOLEAN: frozenset[type] = frozenset({bool, NoneType})
 
 
-def _doubles(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
-    if not _NUMBER.issuperset(map(type, values)):
-        _refuse_types(entry, values, _NUMBER)
+def _read_numbers(entries: Sequence[Input], raw: Sequence[Sequence[Any]]) -> dict[str, NDArray[Any]]:
+    """All numeric columns at once: for a single row, one numpy call a column would cost more than the model."""
+    for entry, values in zip(entries, raw, strict=True):
+        if not _NUMBER.issuperset(map(type, values)):
+            _refuse_types(entry, values, _NUMBER)
     try:
-        column = np.array(values, dtype=np.float64)
+        matrix = np.array(raw, dtype=np.float64)
     except OverflowError as error:
-        raise Refused(f"Column '{entry.name}' has a number too large for a double.") from error
-    if np.isinf(column).any():
-        raise Refused(f"Column '{entry.name}' has a number that is not finite in row {int(np.isinf(column).argmax())}.")
-    return column
+        raise Refused(f"Column '{_first_too_large(entries, raw)}' has a number too large for a double.") from error
+    infinite = np.isinf(matrix)
+    if infinite.any():
+        column, row = np.argwhere(infinite)[0]
+        raise Refused(f"Column '{entries[column].name}' has a number that is not finite in row {row}.")
+    for entry, values in zip(entries, matrix, strict=True):
+        if entry.type == "long":
+            _check_long(entry, values)
+    return {entry.name: values for entry, values in zip(entries, matrix, strict=True)}
 
 
-def _longs(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
-    column = _doubles(entry, values)
-    null = np.isnan(column)
+def _first_too_large(entries: Sequence[Input], raw: Sequence[Sequence[Any]]) -> str:
+    sizes = (max((abs(value) for value in values if value is not None), default=0) for values in raw)
+    return next((entry.name for entry, size in zip(entries, sizes, strict=True) if size > _LARGEST), "?")
+
+
+def _check_long(entry: Input, values: NDArray[Any]) -> None:
+    null = np.isnan(values)
     if entry.required and null.any():
         raise Refused(f"Column '{entry.name}' expects long, got null in row {int(null.argmax())}.")
-    wrong = ~null & ((column != np.floor(column)) | (np.abs(column) > _EXACT_INTEGER))
+    wrong = ~null & ((values != np.floor(values)) | (np.abs(values) > _EXACT_INTEGER))
     if wrong.any():
         raise Refused(f"Column '{entry.name}' expects long, row {int(wrong.argmax())} is not an exact integer.")
-    return column
 
 
 def _objects(values: Sequence[Any]) -> NDArray[Any]:
@@ -162,9 +205,7 @@ def _instant(value: str | None, row: int, entry: Input) -> datetime | None:
         raise Refused(f"Column '{entry.name}' expects an ISO 8601 datetime in row {row}.") from error
 
 
-_PARSERS: Mapping[str, Callable[[Input, Sequence[Any]], NDArray[Any]]] = {
-    "double": _doubles,
-    "long": _longs,
+_READERS: Mapping[str, Callable[[Input, Sequence[Any]], NDArray[Any]]] = {
     "string": _strings,
     "boolean": _booleans,
     "datetime": _datetimes,

@@ -22,26 +22,18 @@ Parameters = Mapping[str, bool | int | float | str]
 
 
 class Epoch(Protocol):
-    """One pass over the training rows, as the framework reports it."""
+    """One pass over the training rows, as the framework reports it; None where nothing was validated."""
 
     @property
     def epoch(self) -> int: ...  # noqa: D102
     @property
     def train_loss(self) -> float: ...  # noqa: D102
     @property
-    def valid_loss(self) -> float: ...  # noqa: D102
+    def valid_loss(self) -> float | None: ...  # noqa: D102
     @property
-    def valid_auc(self) -> float: ...  # noqa: D102
+    def valid_auc(self) -> float | None: ...  # noqa: D102
     @property
     def seconds(self) -> float: ...  # noqa: D102
-
-
-class Fitted(Protocol):
-    """A fitted model."""
-
-    @property
-    def weights_digest(self) -> str: ...  # noqa: D102
-    def predict(self, encoded: Encoded) -> NDArray[np.float64]: ...  # noqa: D102
 
 
 class Framework(Protocol):
@@ -64,7 +56,7 @@ class Framework(Protocol):
     ) -> Any:
         """Fit deterministically; go on from the newest checkpoint."""
 
-    def export(self, fitted: Any, package: Path, native: Path) -> float:
+    def export(self, fitted: Any, package: Path, native: Path) -> None:
         """Write ``model.onnx`` and the framework's own format."""
 
     def parity(self, fitted: Any, onnx: Path, encoded: Encoded) -> float:
@@ -105,11 +97,11 @@ def fit(
     tracking: Tracking,
     run_id: str,
     reporter: Reporter,
-) -> tuple[Transformer, Any, list[Mapping[str, float]]]:
+) -> tuple[Transformer, Any]:
     """Fit the features and the model; every epoch's numbers go to the tracked run.
 
     Returns:
-        The fitted features, the fitted model and the numbers by epoch.
+        The fitted features and the fitted model.
 
     Raises:
         UsageError: the target cannot be learnt from (one class, not finite).
@@ -117,7 +109,6 @@ def fit(
     y = labels(columns, recipe.target)
     transformer = recipe.features.fit(columns)
     encoded = transformer.apply(columns)
-    history: list[Mapping[str, float]] = []
     total = recipe.parameters.get("epochs")
     with reporter.track("training", total=float(total) if isinstance(total, int) else None) as tracker:
 
@@ -128,9 +119,10 @@ def fit(
                 "valid_auc": epoch.valid_auc,
                 "epoch_seconds": epoch.seconds,
             }
-            history.append({"epoch": float(epoch.epoch), **numbers})
-            tracking.log(run_id, metrics=numbers, step=epoch.epoch)
-            tracker.say(f"epoch {epoch.epoch}: validation AUC {epoch.valid_auc:.4f}")
+            known = {name: value for name, value in numbers.items() if value is not None}
+            tracking.log(run_id, metrics=known, step=epoch.epoch)
+            auc = "" if epoch.valid_auc is None else f", validation AUC {epoch.valid_auc:.4f}"
+            tracker.say(f"epoch {epoch.epoch}: loss {epoch.train_loss:.4f}{auc}")
             tracker.advance()
 
         fitted = framework.fit(
@@ -144,7 +136,7 @@ def fit(
             on_epoch=on_epoch,
             threads=recipe.threads,
         )
-    return transformer, fitted, history
+    return transformer, fitted
 
 
 def write_package(

@@ -34,6 +34,7 @@ import uvloop
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.domain.canonical import digest_tree
+from pipeline.domain.features import Category, Features, Number, Wave
 from pipeline.serving.follower import Wanted
 from pipeline.serving.package import load
 from pipeline.serving.payload import parse
@@ -210,14 +211,17 @@ def middle(results: list[Result]) -> Result:
 # --- a package of the flights model's size ------------------------------------------------------------------------
 
 
-def transformer() -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """Fitted transformer as JSON, signature inputs, and one example row."""
-    categories = [{"name": f"c{i}", "values": [f"v{j}" for j in range(size)]} for i, size in enumerate(CATEGORIES)]
-    numbers = [f"n{i}" for i in range(NUMBERS)]
-    inputs = [{"name": entry["name"], "type": "string"} for entry in categories]
-    inputs += [{"name": name, "type": "double"} for name in numbers]
-    row = {entry["name"]: "v1" for entry in categories} | {name: 0.25 * i for i, name in enumerate(numbers)}
-    return {"categories": categories, "numbers": numbers}, inputs, row
+def made_up_rows(rows: int) -> dict[str, Any]:
+    """Columns of random categories and numbers, some of them null."""
+    random = np.random.default_rng(7)
+    columns: dict[str, Any] = {
+        f"c{i}": np.array([f"v{j}" for j in random.integers(0, size, rows)], dtype=object)
+        for i, size in enumerate(CATEGORIES)
+    }
+    for i in range(NUMBERS):
+        columns[f"n{i}"] = np.where(random.random(rows) < 0.1, np.nan, random.normal(size=rows))
+    columns["hour"] = random.integers(0, 24, rows).astype(float)
+    return columns
 
 
 def graph(cardinalities: tuple[int, ...], width: int) -> bytes:
@@ -255,13 +259,18 @@ def graph(cardinalities: tuple[int, ...], width: int) -> bytes:
 
 def make_package(folder: Path) -> None:
     """Write the made-up package."""
-    fitted, inputs, row = transformer()
+    columns = made_up_rows(10_000)
+    features = [Category(name) if name[0] == "c" else Number(name) for name in columns if name != "hour"]
+    fitted = Features(*features, Wave("hour", 24, harmonics=2)).fit(columns)
+    inputs = [{"name": name, "type": kind, "required": True} for name, kind in fitted.inputs.items()]
+    row = [columns[entry["name"]][0] for entry in inputs]
+    example = [None if value != value else value for value in row]  # noqa: PLR0124 - NaN
     folder.mkdir()
-    (folder / "model.onnx").write_bytes(graph(tuple(size + 1 for size in CATEGORIES), NUMBERS))
+    (folder / "model.onnx").write_bytes(graph(fitted.cardinalities, fitted.width))
     parts = {
-        "transformer.json": fitted,
+        "transformer.json": fitted.to_json(),
         "signature.json": {"inputs": inputs, "outputs": [{"name": "probability", "type": "double"}]},
-        "input_example.json": {"dataframe_split": {"columns": list(row), "data": [list(row.values())]}},
+        "input_example.json": {"dataframe_split": {"columns": [entry["name"] for entry in inputs], "data": [example]}},
         "gatehouse.json": {"format": 1, "model": "bench"},
     }
     for name, value in parts.items():

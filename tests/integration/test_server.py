@@ -25,6 +25,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from pipeline.domain.canonical import digest_tree
+from pipeline.domain.features import FittedCategory, FittedNumber, Transformer
 from pipeline.errors import GatehouseError, IntegrityViolated, UsageError
 from pipeline.serving.follower import Wanted
 from pipeline.serving.package import Model, _load_pyfunc, load
@@ -58,6 +59,7 @@ EVER = (datetime(1970, 1, 1), datetime(2100, 1, 1))
 SERVER = """
 import json, shutil, sys
 from pathlib import Path
+from pipeline.domain.features import FittedCategory, FittedNumber, Transformer
 from pipeline.errors import GatehouseError, Unreachable
 from pipeline.serving.app import Limits
 from pipeline.serving.follower import Wanted
@@ -82,13 +84,19 @@ except GatehouseError as error:
 """
 
 
-def transformer_json() -> dict[str, Any]:
-    return {"categories": [{"name": "carrier", "values": ["UA", "B6"]}], "numbers": ["distance", "hour"]}
+TRANSFORMER = Transformer(
+    categories=(FittedCategory("carrier", "string", ("UA", "B6")),),
+    numbers=(
+        FittedNumber("distance", log=False, mean=1000.0, scale=500.0, flag=False),
+        FittedNumber("hour", log=False, mean=12.0, scale=6.0, flag=False),
+    ),
+    waves=(),
+)
 
 
 def graph(bias: float) -> bytes:
     """``sigmoid(0.3 * carrier code + numbers @ weights + bias)``."""
-    weights = np.array([[0.0005], [0.05]], dtype=np.float32)
+    weights = np.array([[0.4], [0.6]], dtype=np.float32)
     nodes = [
         helper.make_node("Cast", ["categories"], ["codes"], to=TensorProto.FLOAT),
         helper.make_node("MatMul", ["codes", "of_codes"], ["a"]),
@@ -120,7 +128,7 @@ def make_package(folder: Path, bias: float, **replaced: bytes) -> str:
     info = {"format": 1, "model": "flights", "framework": "torch", "target": "late", "time": "scheduled"}
     files = {
         "model.onnx": graph(bias),
-        "transformer.json": json.dumps(transformer_json()).encode(),
+        "transformer.json": json.dumps(TRANSFORMER.to_json()).encode(),
         "signature.json": json.dumps(SIGNATURE).encode(),
         "input_example.json": json.dumps(example).encode(),
         "gatehouse.json": json.dumps(info).encode(),
@@ -480,7 +488,7 @@ def test_a_package_is_refused_before_anything_of_it_is_parsed(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("transformer.json", b"{}", "cannot be loaded"),
+        ("transformer.json", b"{}", "transformer format"),
         ("signature.json", b'{"inputs": [{"name": "x"}]}', "name and type"),
         ("model_onnx", b"not a model", "cannot be loaded"),
         ("model_onnx", graph(float("nan")), "not finite"),

@@ -289,6 +289,7 @@ class Checker {
     }
 
     void eachStage(Call section, List<Stage> around) {
+        if (section && section.block == null) { report(section.line, 'expected-block', "`${section.name}` needs a block") }
         def names = []
         for (statement in (section?.block ?: [])) {
             def call = read(statement)
@@ -351,7 +352,7 @@ class Checker {
         def shells = false
         if (stage.sections.steps) { everyCall(stage.sections.steps.node) { shells |= it.methodAsString == 'sh' } }
         if (shells && !agent && !stage.around.any { it.sections.agent }) { report(stage.line, 'stage-agent', "stage '${stage.name}' runs commands on no agent") }
-        if (agent && !('timeout' in stage.options)) { report(stage.line, 'stage-timeout', "stage '${stage.name}' has no limit and may hang for ever") }
+        if (agent && !stage.sections.input && !('timeout' in stage.options)) { report(stage.line, 'stage-timeout', "stage '${stage.name}' has no limit and may hang for ever") }
         [top, stage.sections].each { sections ->
             if (sections.environment && !sections.agent?.block && !(sections.agent?.args && sections.agent.args[0].text == 'any')) {
                 everyCall(sections.environment.node) {
@@ -382,6 +383,7 @@ class Checker {
     }
 
     void gate(Stage stage) {
+        if (stage.sections.input.block == null) { return }
         def fields = calls(stage.sections.input).collectEntries { [it.name, it] }
         def line = stage.sections.input.line
         if (fields.message && fields.message.text() == null) { report(line, 'static-message', 'the message is built before any stage ran: no variables') }
@@ -392,7 +394,6 @@ class Checker {
         if (stage.around.any { it.sections.agent && it.sections.agent.block }) { report(line, 'gate-holds-agent', 'a stage around the gate holds an agent while a person decides') }
         (stage.around + stage).findAll { 'lock' in it.options }.each { report(it.sections.options.line, 'lock-around-input', 'the lock is held while a person decides') }
         if (stage.options.any { it in ['withCredentials', 'retry'] }) { report(stage.sections.options.line, 'wrapped-input', 'nothing but a timeout stands around a gate') }
-        if (stage.sections.steps) { everyCall(stage.sections.steps.node) { } }
     }
 
     void order() {

@@ -1,0 +1,249 @@
+"""The training loop: phases, epochs, checkpoints. A pure function of data, settings and seed.
+
+Permutation and dropout of an epoch depend on (seed, phase, epoch) alone and the learning rate on the share of
+epochs done, so that a run resumed from a checkpoint ends with the very same weights as one never stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.domain.comparison import auc
+from pipeline.errors import UsageError
+from pipeline.frameworks.torch_fitted import Calibrated, Epoch, Fitted, forward
+from pipeline.ports import CheckpointStore
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Training parameters. Every other parameter goes to the model factory.
+
+    Args:
+        epochs: length of the learning rate's cycle, and passes over the rows at most.
+        patience: epochs without a lower validation loss before stopping.
+        batch: rows per step.
+        rate: peak learning rate (AdamW).
+        warmup: share of all steps during which the rate rises; it then falls along a cosine.
+        weight_decay: AdamW's, for weight matrices; biases have none.
+        embedding_decay: the same for embedding tables.
+        blocks: the training rows are cut by time into so many blocks …
+        validation_every: … every n-th of which, counted back from the newest, is the validation part.
+        refit: with epoch count and calibration found, train once more on all training rows.
+    """
+
+    epochs: int = 8
+    patience: int = 3
+    batch: int = 1024
+    rate: float = 2e-3
+    warmup: float = 0.2
+    weight_decay: float = 0.05
+    embedding_decay: float = 0.05
+    blocks: int = 8
+    validation_every: int = 8
+    refit: bool = False
+
+
+class Data(NamedTuple):
+    """All training rows as tensors."""
+
+    categories: Tensor
+    numbers: Tensor
+    y: Tensor
+
+
+@dataclass
+class _Progress:
+    """Everything a training needs to go on: what a checkpoint holds."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        plain = {"epoch": self.epoch, "best_epoch": self.best_epoch, "best_loss": self.best_loss}
+        return plain | {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best_weights": self.best_weights,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of a checkpoint."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
+        self.best_loss, self.best_weights = state["best_loss"], state["best_weights"]
+
+    def keep_if_best(self, loss: float) -> None:
+        """Remember these weights when their loss is the lowest so far."""
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch = loss, self.epoch
+            self.best_weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+
+
+class Journal:
+    """Checkpoints and the history of epochs, of one very training: another's checkpoint is ignored."""
+
+    def __init__(self, store: CheckpointStore, fingerprint: str, on_epoch: Callable[[Epoch], None]) -> None:
+        self._store, self._fingerprint, self._on_epoch = store, fingerprint, on_epoch
+        self.history: list[Epoch] = []
+        self.states: dict[str, dict[str, Any]] = {}
+        data = store.latest()
+        saved = torch.load(io.BytesIO(data), weights_only=True) if data else {}
+        if saved.get("fingerprint") == fingerprint:
+            self.states = saved["phases"]
+            self.history = [Epoch(**row) for row in saved["history"]]
+        for epoch in self.history:
+            on_epoch(epoch)
+
+    def record(self, phase: str, progress: _Progress, epoch: Epoch) -> None:
+        """Save first, then tell: whoever is told may count on the checkpoint."""
+        self.history.append(epoch)
+        self.states[phase] = progress.state()
+        if phase == "refit":  # the first phase's optimiser is of no more use
+            self.states["search"].pop("optimizer", None)
+        buffer = io.BytesIO()
+        history = [asdict(row) for row in self.history]
+        torch.save({"fingerprint": self._fingerprint, "phases": self.states, "history": history}, buffer)
+        self._store.save(len(self.history), buffer.getvalue())
+        self._on_epoch(epoch)
+
+
+@dataclass
+class Session:
+    """One training: search for the epoch count and calibration, then perhaps the refit."""
+
+    data: Data
+    settings: Settings
+    seed: int
+    build: Callable[[], nn.Module]
+    journal: Journal
+
+    def run(self, valid: NDArray[np.bool_]) -> Fitted:
+        """Train on the rows outside `valid`, choose and calibrate on `valid`."""
+        inside, outside = torch.from_numpy(np.flatnonzero(~valid)), torch.from_numpy(np.flatnonzero(valid))
+        progress = self._phase("search", inside, outside, self.settings.epochs)
+        progress.network.load_state_dict(progress.best_weights)
+        slope, offset = _platt(self._logits(progress.network, outside), self.data.y[outside])
+        if self.settings.refit:
+            everything = torch.arange(len(valid))
+            progress = self._phase("refit", everything, None, progress.best_epoch)
+        network = progress.network.eval()
+        shape = (self.data.categories.shape[1], self.data.numbers.shape[1])
+        epochs = progress.best_epoch if not self.settings.refit else progress.epoch
+        return Fitted(Calibrated(network, slope, offset).eval(), shape, epochs, tuple(self.journal.history))
+
+    def _phase(self, name: str, rows: Tensor, valid: Tensor | None, epochs: int) -> _Progress:
+        network = self.build()
+        progress = _Progress(network, _optimizer(network, self.settings))
+        if name in self.journal.states and "optimizer" in self.journal.states[name]:
+            progress.restore(self.journal.states[name])
+        elif name in self.journal.states:  # a finished search
+            state = self.journal.states[name]
+            progress.best_epoch, progress.best_weights = state["best_epoch"], state["best_weights"]
+            return progress
+        while progress.epoch < epochs and progress.epoch - progress.best_epoch < self._patience(valid):
+            self._epoch(name, progress, rows, valid)
+        return progress
+
+    def _patience(self, valid: Tensor | None) -> float:
+        return math.inf if valid is None else self.settings.patience
+
+    def _epoch(self, phase: str, progress: _Progress, rows: Tensor, valid: Tensor | None) -> None:
+        began = time.perf_counter()
+        loss = self._pass(phase, progress, rows)
+        progress.epoch += 1
+        valid_loss, valid_auc = None, None
+        if valid is not None:
+            logits, y = self._logits(progress.network, valid), self.data.y[valid]
+            valid_loss = float(_bce(logits, y))
+            valid_auc = auc(y.numpy(), logits.numpy())
+            progress.keep_if_best(valid_loss)
+        number = len(self.journal.history) + 1
+        epoch = Epoch(number, loss, valid_loss, valid_auc, time.perf_counter() - began)
+        self.journal.record(phase, progress, epoch)
+
+    def _pass(self, phase: str, progress: _Progress, rows: Tensor) -> float:
+        """One pass over `rows` in an order that is a function of seed, phase and epoch."""
+        torch.manual_seed(derive(self.seed, phase, progress.epoch))
+        shuffled = rows[torch.randperm(len(rows))]
+        steps = max(1, len(rows) // self.settings.batch)
+        progress.network.train()
+        total = torch.zeros((), dtype=torch.float64)
+        for step, batch in enumerate(shuffled.tensor_split(steps)):
+            rate = _rate((progress.epoch + step / steps) / self.settings.epochs, self.settings)
+            for group in progress.optimizer.param_groups:
+                group["lr"] = rate
+            logits = progress.network(self.data.categories[batch], self.data.numbers[batch])
+            y = self.data.y[batch]
+            loss = _bce(logits, y if logits.ndim == 1 else y[:, None].expand_as(logits))
+            progress.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch 2.13 leaves it untyped
+            progress.optimizer.step()
+            total += loss.detach() * len(batch)
+        return _finite(float(total) / len(rows))
+
+    def _logits(self, network: nn.Module, rows: Tensor) -> Tensor:
+        return forward(network, (self.data.categories[rows], self.data.numbers[rows]))
+
+
+def _bce(logits: Tensor, y: Tensor) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(logits, y)
+
+
+def _finite(loss: float) -> float:
+    if not math.isfinite(loss):
+        raise UsageError("training diverged: the loss is not finite", where="rate", fix="lower the learning rate")
+    return loss
+
+
+def _rate(done: float, settings: Settings) -> float:
+    """Learning rate at the share `done` of the cycle: linear up, then half a cosine down (Smith 2018)."""
+    if done < settings.warmup:
+        return settings.rate * (0.04 + 0.96 * done / settings.warmup)
+    return settings.rate * 0.5 * (1 + math.cos(math.pi * (done - settings.warmup) / (1 - settings.warmup)))
+
+
+def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """AdamW with weight decay for matrices and embeddings, none for vectors (biases, norms)."""
+    tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        flat = parameter.squeeze().ndim < 2
+        decay = settings.embedding_decay if id(parameter) in tables else 0.0 if flat else settings.weight_decay
+        groups.setdefault(decay, []).append(parameter)
+    listed = [{"params": group, "weight_decay": decay} for decay, group in groups.items()]
+    return torch.optim.AdamW(listed, lr=settings.rate, fused=True)
+
+
+def _platt(logits: Tensor, y: Tensor) -> tuple[float, float]:
+    """Slope and offset that minimise log loss of sigmoid(slope · logit + offset), by Newton's method."""
+    design = torch.stack([logits.double(), torch.ones(len(logits), dtype=torch.float64)], dim=1)
+    weights = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    for _ in range(25):
+        p = torch.sigmoid(design @ weights)
+        hessian = design.T @ (design * (p * (1 - p))[:, None]) + 1e-6 * torch.eye(2, dtype=torch.float64)
+        weights = weights - torch.linalg.solve(hessian, design.T @ (p - y.double()))
+    slope, offset = weights.tolist()
+    # A slope at or below zero would turn the ranking round: then the validation part says nothing.
+    return (slope, offset) if math.isfinite(slope) and slope > 0 else (1.0, 0.0)
+
+
+def derive(seed: int, phase: str, epoch: int) -> int:
+    """A random seed of 63 bits that is a function of its arguments alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {phase} {epoch}".encode()).digest()[:8], "big") >> 1
