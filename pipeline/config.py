@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.domain.canonical import digest_json
-from pipeline.domain.drift import Thresholds
+from pipeline.domain.thresholds import Thresholds
 from pipeline.domain.policy import Policy
 from pipeline.domain.window import Window
 from pipeline.errors import UsageError

@@ -148,7 +148,8 @@ def reference_profile(place: Installation, trained: Mapping[str, Any]) -> Profil
 def _drift(place: Installation, state: RunState, project: Project, holdout: Columns) -> Drift:
     settings = project.settings
     thresholds = settings.monitor.thresholds
-    found = compare(reference_profile(place, state.fact("train")), holdout, thresholds, ignore=settings.monitor.ignore)
+    ignore = {*settings.monitor.ignore, *settings.source.key, settings.source.target}
+    found = compare(reference_profile(place, state.fact("train")), holdout, thresholds, ignore=ignore)
     features = tuple(
         FeatureDrift(
             feature=row.feature,

@@ -153,7 +153,7 @@ def decide(
         raise UsageError("a decision needs a reason", where="--reason")
     state = place.state(run)
     project = place.project(state)
-    actor, assurance = _identity(place, build, input_id, demo_identity, approved=approved)
+    actor, assurance = _identity(place, run, build, input_id, demo_identity, approved=approved)
     may_decide(actor, requirement(state, project))
     if approved:
         verdict = _judged(place, state, project)
@@ -201,7 +201,13 @@ def _record_decision(
 
 
 def _identity(
-    place: Installation, build: str | None, input_id: str | None, demo_identity: str | None, *, approved: bool
+    place: Installation,
+    run: str,
+    build: str | None,
+    input_id: str | None,
+    demo_identity: str | None,
+    *,
+    approved: bool,
 ) -> tuple[str, Assurance]:
     if demo_identity:
         if not place.settings.embedded:
@@ -219,7 +225,7 @@ def _identity(
         )
     from pipeline.bootstrap.identity import submitter
 
-    return submitter(place.settings.jenkins, build, input_id, approved=approved), "jenkins"
+    return submitter(place.settings.jenkins, build, input_id, run, approved=approved), "jenkins"
 
 
 def _record_verdict(place: Installation, state: RunState, project: Project, verdict: Verdict) -> None:

@@ -21,7 +21,7 @@ from pipeline.domain.canonical import digest_json
 from pipeline.domain.drift import compare
 from pipeline.domain.events import Draft
 from pipeline.domain.monitoring import MonitorVerdict, Outcomes, months_of, verdict
-from pipeline.domain.state import RunState
+from pipeline.domain.state import Placement, RunState
 from pipeline.domain.window import Window
 from pipeline.errors import PolicyRefused, UsageError
 from pipeline.ports import Columns
@@ -49,7 +49,7 @@ def monitor(place: Installation, environment: str, model: str | None, window: st
         predicted = load_model(place, wanted.package, wanted.uri).predict(rows) if _any(rows) else np.empty(0)
         found = _verdict(place, state, project, rows, predicted)
         asked = _asked(place, state, project, environment, span)
-    report = _report(place, environment, wanted.version, wanted.package, state, span, found, asked)
+    report = _report(place, environment, wanted, state, span, found, asked) | {"target": project.settings.source.target}
     folder = out or place.settings.home / "pages" / "monitor"
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in page.render(report).items():
@@ -60,7 +60,9 @@ def monitor(place: Installation, environment: str, model: str | None, window: st
         reasons = "\n".join(f"  {reason}" for reason in found.reasons[:8])
         word = "drift was found" if found.drifted else "the window cannot be judged"
         raise PolicyRefused(
-            f"{word}:\n{reasons}", where=f"{name} version {wanted.version}, {span}", fix="look at the page; train on newer data"
+            f"{word}:\n{reasons}",
+            where=f"{name} version {wanted.version}, {span}",
+            fix="look at the page; train on newer data",
         )
 
 
@@ -118,8 +120,7 @@ def _asked(
 def _report(
     place: Installation,
     environment: str,
-    version: str,
-    package: str,
+    wanted: Placement,
     state: RunState,
     span: Window,
     found: MonitorVerdict,
@@ -129,10 +130,11 @@ def _report(
     return {
         "model": opened["project"],
         "environment": environment,
-        "version": version,
-        "package": package,
+        "version": wanted.version,
+        "package": wanted.package,
         "run": state.run,
         "reference": opened["windows"]["train"],
+        "holdout": opened["windows"]["holdout"],
         "window": str(span),
         "created": place.clock().isoformat(),
         "verdict": found.model_dump(mode="json"),

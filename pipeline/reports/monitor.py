@@ -1,7 +1,7 @@
 """The monitor's page: one self-contained HTML file, no script, no network; the plots are SVG written by the template.
 
 The report is plain JSON: ``model``, ``environment``, ``version``, ``package``, ``window``, ``reference`` (its window),
-``holdout`` (the one that quality is compared with), ``target``, ``created``, and ``verdict`` as
+``holdout`` (the one that quality is compared with), ``target``, ``created``, ``asked`` (from the prediction log), and ``verdict`` as
 `pipeline.domain.monitoring.MonitorVerdict` dumps it. ``monitor.json`` is the same content, canonical.
 """
 
@@ -37,11 +37,17 @@ def render(report: Mapping[str, Any]) -> dict[str, bytes]:
         verdict=verdict,
         css=Markup((TEMPLATES / "monitor.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
         headline=_headline(verdict),
+        asked=_asked(report.get("asked") or {}),
         groups=_groups(verdict["features"]),
         shifts=[_card(shift) for shift in (verdict["prediction"],) if shift],
         plots=list(_plots(verdict, str(report.get("target") or "target"))),
     )
     return {"monitor.html": html.encode(), "monitor.json": canonical(dict(report))}
+
+
+def _asked(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    rows = asked.get("features", ())
+    return {"rows": asked.get("rows", 0), "drifted": [row["feature"] for row in rows if row["verdict"] == "drifted"]}
 
 
 @cache

@@ -122,11 +122,11 @@ def _read_split(value: Any, signature: Signature) -> Raw:
 def _read_records(value: Any, signature: Signature) -> Raw:
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise Refused("Records must be a list of objects, one per row.")
-    names = signature.names
     try:
-        return {name: [row[name] for row in value] for name in names}, len(value)
+        columns = zip(*map(signature.pick, value), strict=True)
     except KeyError:
-        return _uneven_records(value, names), len(value)
+        return _uneven_records(value, signature.names), len(value)
+    return dict(zip(signature.names, columns, strict=False)), len(value)
 
 
 def _uneven_records(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Mapping[str, Sequence[Any]]:

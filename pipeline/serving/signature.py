@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import repeat
+from itertools import chain
+from operator import itemgetter
 from types import NoneType
 from typing import Any
 
@@ -18,8 +19,6 @@ from numpy.typing import NDArray
 from pipeline.errors import UsageError
 from pipeline.ports import Columns
 
-TYPES = ("double", "long", "string", "boolean", "datetime")
-_NUMERIC = ("double", "long")
 _EXACT_INTEGER = 2**53
 _LARGEST = sys.float_info.max
 _NAMES: Mapping[type, str] = {
@@ -29,6 +28,10 @@ _NAMES: Mapping[type, str] = {
     float: "a number",
     NoneType: "null",
 }
+
+
+Raw = Sequence[Sequence[Any]]
+"""Values by column, then row, as JSON gives them."""
 
 
 class Refused(UsageError):
@@ -70,14 +73,17 @@ class Signature:
         return tuple(entry.name for entry in self.inputs if entry.required)
 
     @cached_property
-    def numbers(self) -> tuple[Input, ...]:
-        """Inputs that become numbers: double and long."""
-        return tuple(entry for entry in self.inputs if entry.type in _NUMERIC)
+    def pick(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        """Takes every input's value out of a record; raises KeyError when one is not there."""
+        if len(self.names) == 1:
+            return lambda record: (record[self.names[0]],)
+        return itemgetter(*self.names)
 
     @cached_property
-    def others(self) -> tuple[Input, ...]:
-        """Inputs that do not become numbers."""
-        return tuple(entry for entry in self.inputs if entry.type not in _NUMERIC)
+    def groups(self) -> tuple[tuple[str, tuple[Input, ...]], ...]:
+        """The inputs by type. Columns of one type are read together: a call for each would outweigh the model."""
+        types = dict.fromkeys(entry.type for entry in self.inputs)
+        return tuple((kind, tuple(entry for entry in self.inputs if entry.type == kind)) for kind in types)
 
     def read(self, raw: Mapping[str, Sequence[Any]], rows: int) -> Columns:
         """Arrays from JSON values.
@@ -88,19 +94,18 @@ class Signature:
             rows: how many rows there are.
 
         Returns:
-            In the inputs' order: float64 with NaN for null (double, long), object with None (string, boolean),
-            datetime64[us] with NaT.
+            float64 with NaN for null (double, long), object with None (string, boolean), datetime64[us] with NaT.
 
         Raises:
             Refused: a value does not fit the input's type, naming column and row.
         """
         absent = [None] * rows
         found: dict[str, NDArray[Any]] = {}
-        if self.numbers:
-            found = _read_numbers(self.numbers, [raw.get(entry.name, absent) for entry in self.numbers])
-        for entry in self.others:
-            found[entry.name] = _READERS[entry.type](entry, raw.get(entry.name, absent))
-        return {name: found[name] for name in self.names}
+        for kind, entries in self.groups:
+            values = [raw.get(entry.name, absent) for entry in entries]
+            _check_types(entries, values, _ALLOWED[kind])
+            found.update(zip([entry.name for entry in entries], _READERS[kind](entries, values), strict=True))
+        return found
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Signature:
@@ -114,8 +119,8 @@ class Signature:
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError("signature.json does not list inputs with name and type") from error
         for entry in inputs:
-            if entry.type not in TYPES:
-                raise UsageError(f"input '{entry.name}' has type '{entry.type}'", fix=f"one of: {', '.join(TYPES)}")
+            if entry.type not in _READERS:
+                raise UsageError(f"input '{entry.name}' has type '{entry.type}'", fix=f"one of: {', '.join(_READERS)}")
         return cls(inputs)
 
     def with_optional(self, name: str, kind: str) -> Signature:
@@ -125,23 +130,26 @@ class Signature:
         return Signature((*self.inputs, Input(name, kind, required=False)))
 
 
-def _refuse_types(entry: Input, values: Sequence[Any], allowed: frozenset[type]) -> None:
-    for row, value in enumerate(values):
-        if type(value) not in allowed:
-            got = _NAMES.get(type(value), "a list or object")
-            raise Refused(f"Column '{entry.name}' expects {entry.type}, got {got} in row {row}.")
+_ALLOWED: Mapping[str, frozenset[type]] = {
+    "double": frozenset({float, int, NoneType}),
+    "long": frozenset({float, int, NoneType}),
+    "string": frozenset({str, NoneType}),
+    "boolean": frozenset({bool, NoneType}),
+    "datetime": frozenset({str, NoneType}),
+}
 
 
-_NUMBER: frozenset[type] = frozenset({float, int, NoneType})
-_TEXT: frozenset[type] = frozenset({str, NoneType})
-_BOOLEAN: frozenset[type] = frozenset({bool, NoneType})
-
-
-def _read_numbers(entries: Sequence[Input], raw: Sequence[Sequence[Any]]) -> dict[str, NDArray[Any]]:
-    """All numeric columns at once: for a single row, one numpy call a column would cost more than the model."""
+def _check_types(entries: Sequence[Input], raw: Raw, allowed: frozenset[type]) -> None:
+    if allowed.issuperset(map(type, chain.from_iterable(raw))):
+        return
     for entry, values in zip(entries, raw, strict=True):
-        if not _NUMBER.issuperset(map(type, values)):
-            _refuse_types(entry, values, _NUMBER)
+        for row, value in enumerate(values):
+            if type(value) not in allowed:
+                got = _NAMES.get(type(value), "a list or object")
+                raise Refused(f"Column '{entry.name}' expects {entry.type}, got {got} in row {row}.")
+
+
+def _doubles(entries: Sequence[Input], raw: Raw) -> NDArray[Any]:
     try:
         matrix = np.array(raw, dtype=np.float64)
     except OverflowError as error:
@@ -150,13 +158,17 @@ def _read_numbers(entries: Sequence[Input], raw: Sequence[Sequence[Any]]) -> dic
     if infinite.any():
         column, row = np.argwhere(infinite)[0]
         raise Refused(f"Column '{entries[column].name}' has a number that is not finite in row {row}.")
+    return matrix
+
+
+def _longs(entries: Sequence[Input], raw: Raw) -> NDArray[Any]:
+    matrix = _doubles(entries, raw)
     for entry, values in zip(entries, matrix, strict=True):
-        if entry.type == "long":
-            _check_long(entry, values)
-    return {entry.name: values for entry, values in zip(entries, matrix, strict=True)}
+        _check_long(entry, values)
+    return matrix
 
 
-def _first_too_large(entries: Sequence[Input], raw: Sequence[Sequence[Any]]) -> str:
+def _first_too_large(entries: Sequence[Input], raw: Raw) -> str:
     sizes = (max((abs(value) for value in values if value is not None), default=0) for values in raw)
     return next((entry.name for entry, size in zip(entries, sizes, strict=True) if size > _LARGEST), "?")
 
@@ -170,28 +182,18 @@ def _check_long(entry: Input, values: NDArray[Any]) -> None:
         raise Refused(f"Column '{entry.name}' expects long, row {int(wrong.argmax())} is not an exact integer.")
 
 
-def _objects(values: Sequence[Any]) -> NDArray[Any]:
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
+def _objects(entries: Sequence[Input], raw: Raw) -> NDArray[Any]:
+    matrix = np.empty((len(entries), len(raw[0])), dtype=object)
+    matrix[:] = raw
+    return matrix
 
 
-def _strings(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
-    if not _TEXT.issuperset(map(type, values)):
-        _refuse_types(entry, values, _TEXT)
-    return _objects(values)
-
-
-def _booleans(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
-    if not _BOOLEAN.issuperset(map(type, values)):
-        _refuse_types(entry, values, _BOOLEAN)
-    return _objects(values)
-
-
-def _datetimes(entry: Input, values: Sequence[Any]) -> NDArray[Any]:
-    if not _TEXT.issuperset(map(type, values)):
-        _refuse_types(entry, values, _TEXT)
-    return np.array(list(map(_instant, values, range(len(values)), repeat(entry))), dtype="datetime64[us]")
+def _datetimes(entries: Sequence[Input], raw: Raw) -> NDArray[Any]:
+    moments = [
+        [_instant(value, row, entry) for row, value in enumerate(values)]
+        for entry, values in zip(entries, raw, strict=True)
+    ]
+    return np.array(moments, dtype="datetime64[us]")
 
 
 def _instant(value: str | None, row: int, entry: Input) -> datetime | None:
@@ -205,8 +207,10 @@ def _instant(value: str | None, row: int, entry: Input) -> datetime | None:
         raise Refused(f"Column '{entry.name}' expects an ISO 8601 datetime in row {row}.") from error
 
 
-_READERS: Mapping[str, Callable[[Input, Sequence[Any]], NDArray[Any]]] = {
-    "string": _strings,
-    "boolean": _booleans,
+_READERS: Mapping[str, Callable[[Sequence[Input], Raw], NDArray[Any]]] = {
+    "double": _doubles,
+    "long": _longs,
+    "string": _objects,
+    "boolean": _objects,
     "datetime": _datetimes,
 }

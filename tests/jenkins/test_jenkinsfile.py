@@ -1,0 +1,206 @@
+"""The Jenkinsfile is the stage graph's, sound by the checker's rules, and the checker catches what is broken."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+import yaml
+from conftest import HERE, ROOT
+
+from pipeline.cli import app
+from pipeline.graph import STAGES
+
+JENKINSFILE = ROOT / "Jenkinsfile"
+TEXT = JENKINSFILE.read_text(encoding="utf-8")
+INFRA = ROOT / "infra" / "jenkins"
+BROKEN = sorted((HERE / "broken").glob("*.Jenkinsfile"))
+
+
+def stages_of(text):
+    """Name and text of each stage, in order."""
+    parts = re.split(r"^        stage\('([^']+)'\)", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+# --- against the graph: always, without Groovy ---
+
+
+def test_the_stages_are_those_of_the_graph_in_its_order_and_the_tests_of_pull_requests():
+    assert list(stages_of(TEXT)) == ["tests", *(stage.name for stage in STAGES)]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_each_stage_runs_the_command_of_the_graph_for_the_run_of_the_build(stage):
+    command = f".venv/bin/python -m pipeline {' '.join(stage.command)} --run \"$GATEHOUSE_RUN\""
+    assert command in re.sub(r"\s+", " ", stages_of(TEXT)[stage.name])
+
+
+def test_no_stage_runs_the_command_of_another():
+    commands = [" ".join(stage.command) for stage in STAGES]
+    for name, text in stages_of(TEXT).items():
+        found = [command for command in commands if f"-m pipeline {command} --run" in text]
+        assert len(found) == (0 if name == "tests" else 1), name
+
+
+def test_only_the_stages_behind_the_gate_hold_the_credentials_of_production():
+    stages = stages_of(TEXT)
+    gate = list(stages).index("gate production")
+    for position, (name, text) in enumerate(stages.items()):
+        bound = re.findall(r"credentials\('([^']+)'\)", text)
+        assert bound == ([] if name == "tests" else ["gatehouse-settings-production" if position >= gate else "gatehouse-settings"])
+
+
+# --- against the command line ---
+
+
+def commands_of(text):
+    """Every call of the pipeline, one line each, with what the shell would put in replaced by words."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    for line in re.findall(r"-m pipeline (.+?)(?:'\)?$|$)", joined, flags=re.MULTILINE):
+        shown = re.sub(r"\$\{[A-Z]+:\+(.*?)\}(?=\s|$)", r"\1", line)
+        for decision in ("approve", "reject") if '"$DECISION"' in shown else ("",):
+            yield shown.replace('"$DECISION"', decision).split(" > ")[0].split()
+
+
+@pytest.mark.parametrize("words", list(commands_of(TEXT)), ids=" ".join)
+def test_every_command_is_one_that_the_command_line_knows_with_all_that_it_asks_for(words):
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    options = {name: parameter for parameter in command.params for name in parameter.opts}
+    given = [word for word in words if word.startswith("--")]
+    assert set(given) <= set(options)
+    required = {parameter.opts[0] for parameter in command.params if parameter.required and parameter.opts[0].startswith("--")}
+    assert required <= set(given)
+
+
+def test_every_script_that_a_stage_calls_is_there_and_can_be_run():
+    for script in set(re.findall(r"sh '(scripts/[\w-]+)", TEXT)):
+        assert (ROOT / script).stat().st_mode & 0o100, script
+
+
+# --- against the configuration of the controller ---
+
+
+def configuration():
+    return yaml.safe_load((INFRA / "jenkins.yaml").read_text(encoding="utf-8"))
+
+
+def test_every_credential_that_is_bound_is_declared():
+    domains = configuration()["credentials"]["system"]["domainCredentials"]
+    declared = {next(iter(entry.values()))["id"] for domain in domains for entry in domain["credentials"]}
+    assert set(re.findall(r"credentials\('([^']+)'\)", TEXT)) <= declared
+
+
+def test_every_label_has_an_agent():
+    nodes = configuration()["jenkins"]["nodes"]
+    labels = {label for node in nodes for label in node["permanent"]["labelString"].split()}
+    assert set(re.findall(r"label '([^']+)'", TEXT)) <= labels
+
+
+def test_the_approvers_are_a_group_that_may_look_and_neither_start_nor_stop_a_build():
+    (group,) = re.findall(r"submitter '([^']+)'", TEXT)
+    roles = configuration()["jenkins"]["authorizationStrategy"]["roleBased"]["roles"]["items"]
+    held = {permission for role in roles if {"group": group} in role["entries"] for permission in role["permissions"]}
+    assert held == {"Job/Read"}
+
+
+def test_the_lock_is_declared():
+    declared = {entry["name"] for entry in configuration()["unclassified"]["lockableResourcesManager"]["declaredResources"]}
+    assert set(re.findall(r"lock\(resource: '([^']+)'\)", TEXT)) <= declared
+
+
+NEEDED = {
+    "archiveArtifacts": "workflow-basic-steps",
+    "buildDiscarder": "workflow-job",
+    "changeRequest": "workflow-multibranch",
+    "credentials(": "credentials-binding",
+    "durabilityHint": "workflow-job",
+    "input {": "pipeline-input-step",
+    "junit ": "junit",
+    "lock(": "lockable-resources",
+    "milestone(": "pipeline-milestone-step",
+    "pipeline {": "pipeline-model-definition",
+    "sh '": "workflow-durable-task-step",
+    "timestamps()": "timestamper",
+}
+
+
+@pytest.mark.parametrize("word", NEEDED)
+def test_every_plugin_that_a_step_needs_is_listed(word):
+    assert word in TEXT, "no longer used: take it off this list"
+    lines = (INFRA / "plugins.txt").read_text(encoding="utf-8").splitlines()
+    assert NEEDED[word] in {line.split("#")[0].split(":")[0].strip() for line in lines}
+
+
+# --- the checker ---
+
+
+def test_the_jenkinsfile_breaks_no_rule(check):
+    assert check([JENKINSFILE])[JENKINSFILE] == []
+
+
+@pytest.fixture(scope="module")
+def broken(check):
+    return check(BROKEN)
+
+
+@pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
+def test_a_broken_jenkinsfile_is_rejected_by_the_rule_that_it_breaks_where_it_breaks_it(broken, path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    expected = set(lines[0].removeprefix("// rule: ").split(", "))
+    assert {finding["rule"] for finding in broken[path]} == expected
+    marked = {number for number, line in enumerate(lines, 1) if line.endswith("// <- here")}
+    assert marked <= {finding["line"] for finding in broken[path]}
+
+
+MUTATIONS = {
+    "the gate is taken out": (r"            input \{.*?\n            \}\n", "", {"production-without-gate", "undeclared-variable", "stage-timeout"}),
+    "an agent stands at the top": (r"    agent none", "    agent { label 'gatehouse' }", {"agent-none"}),
+    "anybody may approve": (r" +submitter 'gatehouse-approvers'\n", "", {"input-submitter"}),
+    "nobody asks who approved": (r" +submitterParameter 'APPROVER'\n", "", {"input-submitter-parameter"}),
+    "the gate waits for ever": (r" +options \{ timeout\(time: 72.*\n", "", {"input-timeout"}),
+    "the lock goes around the gate": (
+        r"options \{ timeout\(time: 72, unit: 'HOURS'\) \}.*",
+        "options {\n timeout(time: 72, unit: 'HOURS')\n lock(resource: 'production-promotion')\n }",
+        {"lock-around-input"},
+    ),
+    "promotion runs without its lock": (r" +lock\(resource: 'production-promotion'\)\n", "", {"promotion-lock"}),
+    "the button alone decides": (r" +sh '.venv/bin/python -m pipeline gate check .*\n", "", {"gate-check"}),
+    "the approver is handed over": (r"--input Approve-production", '--input Approve-production --demo-identity "$APPROVER"', {"claimed-approver"}),
+    "people are asked before the condition": (r"beforeInput true", "beforeAgent true", {"when-before-input"}),
+    "a pull request promotes": (
+        r"(stage\('promote production'\) \{\n +when \{\n +beforeAgent true\n +)not \{ changeRequest\(\) \}",
+        r"\1branch 'main'",
+        {"pull-request"},
+    ),
+    "a waiting gate is lost in a crash": (r"MAX_SURVIVABILITY", "PERFORMANCE_OPTIMIZED", {"survives-restart"}),
+    "a stage forgets the run": (r'train --run "\$GATEHOUSE_RUN"', "train", {"run-id"}),
+    "a secret is written into a command": (
+        r"sh '.venv/bin/python -m pipeline train .*'",
+        'sh ".venv/bin/python -m pipeline train --run ${env.GATEHOUSE_RUN}"',
+        {"interpolated-shell"},
+    ),
+    "a section is misspelt": (r"(stage\('train'\) \{\n +)when", r"\1whene", {"unknown-section", "pull-request"}),
+}
+
+
+@pytest.fixture(scope="module")
+def mutated(check, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mutated")
+    paths = {}
+    for name, (pattern, replacement, _) in MUTATIONS.items():
+        text, count = re.subn(pattern, replacement, TEXT, count=1, flags=re.DOTALL if "?" in pattern else 0)
+        assert count == 1, f"the Jenkinsfile has changed: mend the mutation '{name}'"
+        paths[name] = folder / f"{name}.Jenkinsfile"
+        paths[name].write_text(text, encoding="utf-8")
+    findings = check(paths.values())
+    return {name: {finding["rule"] for finding in findings[Path(path)]} for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_it_is_noticed_when(mutated, name):
+    assert mutated[name] == MUTATIONS[name][2]
