@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.domain.canonical import digest_json
-from pipeline.domain.thresholds import Thresholds
 from pipeline.domain.policy import Policy
+from pipeline.domain.thresholds import Thresholds
 from pipeline.domain.window import Window
 from pipeline.errors import UsageError
 
@@ -145,9 +145,10 @@ class SearchSettings(_Strict):
 
 
 class EvaluationSettings(_Strict):
-    """Slices and the bootstrap."""
+    """Slices and the bootstrap. `bands` cuts a numeric slice at these values: band i holds edge i <= x < edge i + 1."""
 
     slices: tuple[str, ...] = ()
+    bands: Mapping[str, tuple[float, ...]] = {}
     resamples: Annotated[int, Field(ge=50, le=10_000)] = 400
 
 

@@ -1,20 +1,20 @@
 """Postgres to Arrow: the server sends COPY as CSV, and Arrow decodes it while the server is still sending.
 
-A thread moves the server's bytes into a pipe; Arrow's CSV reader parses blocks from its other end. Both work
-outside Python's lock, nothing is held but the pipe and a few blocks, and whoever reads slowly slows the server.
-CSV keeps what must not be lost: a null is an empty field, an empty string is a quoted one.
+A thread receives the server's bytes in blocks of about a megabyte, which Arrow's CSV reader decodes as they come.
+Nothing is held but a few blocks, and whoever reads slowly slows the server. CSV keeps what must not be lost: a null
+is an empty field, an empty string is a quoted one.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
+import io
+import queue
 import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date
-from typing import IO, Any
+from typing import Any
 
 import psycopg2
 import pyarrow as pa
@@ -22,13 +22,13 @@ import stamina
 from psycopg2 import extensions
 from pyarrow import csv
 
-from pipeline.errors import GatehouseError, Unreachable, UsageError
+from pipeline.errors import GatehouseError, IntegrityViolated, Unreachable, UsageError
 
 # Two addresses of one host, both silent, must still be given up within 15 s.
 CONNECT_SECONDS = 3
-RETRY_SECONDS = 10.0
-BLOCK = 4 << 20
-_PIPE = 1 << 20
+RETRY_SECONDS = 8.0
+BLOCK = 1 << 20
+_AHEAD = 4
 
 # pg_type.oid, which never changes for built-in types.
 _TYPES: Mapping[int, pa.DataType] = {
@@ -79,7 +79,7 @@ def read_query(uri: str, query: str, start: date, end: date) -> Iterator[pa.Reco
             cursor.execute(_SETTINGS)
             sql = _bind(cursor, query, start, end)
             schema = _describe(cursor, sql)
-        copy = _Copy(connection, f"COPY (\n{sql}\n) TO STDOUT (FORMAT csv, HEADER)", where)
+        copy = _Copy(connection, f"COPY (\n{sql}\n) TO STDOUT (FORMAT csv)", where)
         try:
             yield pa.RecordBatchReader.from_batches(schema, copy.batches(schema))
         finally:
@@ -89,7 +89,7 @@ def read_query(uri: str, query: str, start: date, end: date) -> Iterator[pa.Reco
 
 
 def connect(uri: str) -> tuple[extensions.connection, str]:
-    """Open a read-only connection in UTF-8, trying again for about ten seconds.
+    """Open a read-only connection in UTF-8, trying again for about eight seconds.
 
     Returns:
         The connection, and the server's address without secrets.
@@ -122,63 +122,115 @@ def connect(uri: str) -> tuple[extensions.connection, str]:
 
 
 class _Copy:
-    """One COPY under way: a thread that fills a pipe, and a reader of the other end."""
+    """One COPY under way: a thread that receives blocks of whole rows, and their decoding."""
 
     def __init__(self, connection: extensions.connection, statement: str, where: str) -> None:
         self._connection = connection
         self._where = where
         self._error: Exception | None = None
-        reading, writing = os.pipe()
-        with suppress(OSError):  # A larger pipe saves switches between the two; the system may not grant it.
-            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE)
-        self._source = os.fdopen(reading, "rb", _PIPE)
-        # psycopg2 hands over a row at a time: the buffer is what makes that cheap.
-        target = os.fdopen(writing, "wb", _PIPE)
-        self._thread = threading.Thread(target=self._fill, args=(statement, target), name="copy")
+        self._rows = 0
+        self._blocks = _Blocks()
+        self._thread = threading.Thread(target=self._receive, args=(statement,), name="copy")
         self._thread.start()
 
-    def _fill(self, statement: str, target: IO[bytes]) -> None:
+    def _receive(self, statement: str) -> None:
         try:
-            with target, self._connection.cursor() as cursor:
-                cursor.copy_expert(statement, target)
+            # psycopg2 hands over a row at a time: a buffer written in C is what makes that cheap.
+            with self._connection.cursor() as cursor, io.BufferedWriter(self._blocks, BLOCK) as buffer:
+                cursor.copy_expert(statement, buffer)
+                self._rows = cursor.rowcount
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the thread that reads
             self._error = error
+        finally:
+            self._blocks.end()
 
     def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Decoded batches. The end of the pipe is the end of the rows only if the server said so."""
-        try:
-            yield from csv.open_csv(self._source, *_options(schema))
-        except pa.ArrowInvalid as error:
-            raise _undecodable(error, schema, self._where) from error
+        """Decoded batches. The last block is the end of the rows only if the server said so."""
+        rows = 0
+        for block in self._blocks.received():
+            table = _decode(block, schema, self._where)
+            rows += table.num_rows
+            yield from table.to_batches()
         self._thread.join()
         if self._error is not None:
             raise _explain(self._error, self._where) from self._error
+        if rows != self._rows:
+            raise IntegrityViolated(f"Postgres sent {self._rows} rows, {rows} were decoded", where=self._where)
 
     def stop(self) -> None:
         """End the statement if it is still running; never raises."""
+        self._blocks.abandon()
         if self._thread.is_alive():
             with suppress(psycopg2.Error):
                 self._connection.cancel()
-        # Closing wakes a thread that waits for room in the pipe.
-        with suppress(OSError):
-            self._source.close()
         self._thread.join()
 
 
-def _options(schema: pa.Schema) -> tuple[csv.ReadOptions, csv.ParseOptions, csv.ConvertOptions]:
-    return (
-        # The header is there so that no result is empty and none begins with a byte order mark.
-        csv.ReadOptions(block_size=BLOCK, column_names=schema.names, skip_rows_after_names=1),
-        csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-        csv.ConvertOptions(
-            column_types=schema,
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            true_values=["t"],
-            false_values=["f"],
-        ),
-    )
+class _Blocks(io.RawIOBase):
+    """Blocks of CSV on their way from the thread that receives them to the one that decodes them.
+
+    The buffer before it passes on what it has when the next row does not fit, so a block is whole rows; should
+    that ever change, the count of rows would tell. What it passes on is copied into Arrow's own memory: a Python
+    object that Arrow's threads still hold when the interpreter ends would abort the process.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._queue: queue.Queue[pa.Buffer | None] = queue.Queue(_AHEAD)
+        self._abandoned = threading.Event()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        with pa.BufferOutputStream() as stream:
+            # A byte order mark at the very start of a block would be taken for one, not for text.
+            stream.write(b"\n")
+            stream.write(data)
+            self._put(stream.getvalue())
+        return len(data)
+
+    def end(self) -> None:
+        """Say that there are no more blocks."""
+        with suppress(BrokenPipeError):
+            self._put(None)
+
+    def received(self) -> Iterator[pa.Buffer]:
+        """The blocks, to the end."""
+        while (block := self._queue.get()) is not None:
+            yield block
+
+    def abandon(self) -> None:
+        """Say that nobody takes blocks any more: whoever brings the next one is told so."""
+        self._abandoned.set()
+        with suppress(queue.Empty):
+            while True:  # One who waits for room gets it.
+                self._queue.get_nowait()
+
+    def _put(self, block: pa.Buffer | None) -> None:
+        if self._abandoned.is_set():
+            raise BrokenPipeError
+        self._queue.put(block)
+
+
+def _decode(block: pa.Buffer, schema: pa.Schema, where: str) -> pa.Table:
+    try:
+        return csv.read_csv(
+            pa.BufferReader(block),
+            # One block for Arrow too, so that no row is cut; the first line is the one added to each block.
+            csv.ReadOptions(block_size=block.size + 1, column_names=schema.names, skip_rows=1, use_threads=False),
+            csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+            csv.ConvertOptions(
+                column_types=schema,
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                true_values=["t"],
+                false_values=["f"],
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _undecodable(error, schema, where) from error
 
 
 def _bind(cursor: extensions.cursor, query: str, start: date, end: date) -> str:
@@ -270,9 +322,7 @@ def _unreachable(error: Exception, where: str) -> Unreachable:
 def _undecodable(error: Exception, schema: pa.Schema, where: str) -> UsageError:
     found = re.search(r"In CSV column #(\d+): (?:\w+: )*(.*)", str(error), re.DOTALL)
     if found is None:
-        too_long = "straddl" in str(error)
-        what = f"a row is larger than {BLOCK >> 20} MB" if too_long else f"rows cannot be decoded: {error}"
-        return UsageError(what, where=where, fix="leave large texts out of the query" if too_long else "")
+        return UsageError(f"rows cannot be decoded: {error}", where=where)
     name = schema.names[int(found[1])]
     return UsageError(
         f"a value does not fit its column: {found[2].splitlines()[0]}",

@@ -37,7 +37,7 @@ LATENCY_ROWS = 2_000
 
 def evaluate(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
     """Run the stage; answers its fact."""
-    trained = state.fact("train")
+    trained, settings = state.fact("train"), project.settings.evaluation
     holdout = snapshot.columns(snapshot_table(place, state, "holdout"))
     rival = _rival(place, project)
     challenger = load_model(place, trained["package"], trained["uri"])
@@ -48,8 +48,8 @@ def evaluate(place: Installation, state: RunState, project: Project) -> Mapping[
         holdout,
         challenger,
         rival,
-        slices=project.settings.evaluation.slices,
-        resamples=project.settings.evaluation.resamples,
+        slices={name: settings.bands.get(name, ()) for name in settings.slices},
+        resamples=settings.resamples,
         seed=project.settings.training.seed,
         champion_latency=latency.measure_latency(rival.model.predict, sample) if rival else None,
         reporter=place.reporter,

@@ -183,9 +183,9 @@ class Transformer:
     """Fitted features: pure data, applied the same way in training and in serving."""
 
     categories: tuple[FittedCategory, ...]
-    bins: tuple[FittedBins, ...]
     numbers: tuple[FittedNumber, ...]
     waves: tuple[Wave, ...]
+    bins: tuple[FittedBins, ...] = ()
 
     @cached_property
     def inputs(self) -> Mapping[str, Kind]:

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -35,48 +36,54 @@ def load(uri: str, first: str, last: str, reporter: Reporter, *, sample: float =
         uri: of the database.
         first, last: months, both inclusive.
         reporter: told about progress.
-        sample: share of the flights to take, spread evenly, the same ones every time.
+        sample: share of each month's days to take, spread evenly, the same ones every time.
 
     Raises:
         UsageError: the package with the flights is not installed.
     """
     months = set(range(int(first[5:]), int(last[5:]) + 1))
-    loaded = 0
+    loaded = dict.fromkeys(_FILES, 0)
     with psycopg2.connect(_libpq(uri), connect_timeout=5) as connection, connection.cursor() as cursor:
         for table in _FILES:
-            names, rows = _rows(table)
-            columns = ", ".join(f"{name} {_TYPES.get(name, 'double precision')}" for name in names)
-            cursor.execute(f"create table if not exists {table} ({columns})")
-            cursor.execute(f"select distinct month from {table}")
-            there = {month for (month,) in cursor.fetchall()}
-            wanted = {str(month) for month in months - there}
-            month_at = names.index("month")
-            with reporter.track(f"loading {table}") as tracker:
+            with _rows(table) as (names, rows), reporter.track(f"loading {table}") as tracker:
+                columns = ", ".join(f"{name} {_TYPES.get(name, 'double precision')}" for name in names)
+                cursor.execute(f"create table if not exists {table} ({columns})")
+                cursor.execute(f"select distinct month from {table}")
+                wanted = {str(month) for month in months} - {str(month) for (month,) in cursor.fetchall()}
+                month_at = names.index("month")
                 chosen = (row for row in rows if row[month_at] in wanted)
-                if table == "flights" and sample < 1:
-                    chosen = (row for number, row in enumerate(chosen) if int(number * sample) != int((number + 1) * sample))
-                text, count = _csv(names, chosen)
+                if table == "flights":
+                    chosen = _sampled(chosen, names.index("day"), sample)
+                text, loaded[table] = _csv(names, chosen)
                 cursor.copy_expert(f"copy {table} from stdin (format csv, null '')", text)
-                tracker.say(f"{count:,} rows")
-            if table == "flights":
-                loaded = count
+                tracker.say(f"{loaded[table]:,} rows")
             cursor.execute(f"create index if not exists {table}_time on {table} (time_hour)")
             cursor.execute(f"analyze {table}")
-    return loaded
+    connection.close()
+    return loaded["flights"]
 
 
-def _rows(table: str) -> tuple[list[str], Iterator[list[str]]]:
-    path = _folder() / _FILES[table]
-    reader = csv.reader(_open(path))
-    names = [name.lower() for name in next(reader)]
-    return names, reader
+def _sampled(rows: Iterator[list[str]], day_at: int, share: float) -> Iterator[list[str]]:
+    """Rows of a share of the days, spread evenly over each month; whole days, so that what is counted by day is right."""
+    return (row for row in rows if int(int(row[day_at]) * share) != int((int(row[day_at]) - 1) * share))
 
 
-def _open(path: Path) -> IO[str]:
+@contextmanager
+def _rows(table: str) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
+    """Column names, and the rows as they come."""
+    with _opened(_folder() / _FILES[table]) as stream:
+        reader = csv.reader(stream)
+        yield [name.lower() for name in next(reader)], reader
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
     if path.suffix == ".zip":
-        archive = zipfile.ZipFile(path)
-        return io.TextIOWrapper(archive.open(archive.namelist()[0]), encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+        with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as raw:
+            yield io.TextIOWrapper(raw, encoding="utf-8", newline="")
+    else:
+        with path.open(encoding="utf-8", newline="") as stream:
+            yield stream
 
 
 def _csv(names: list[str], rows: Iterator[list[str]]) -> tuple[io.StringIO, int]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.domain.canonical import digest_bytes, digest_json
 from pipeline.domain.features import Encoded
@@ -64,7 +64,8 @@ def fit(
     for part, rows in (("validation part", valid), ("part that is trained on", ~valid)):
         if np.unique(y[rows]).size < 2:
             raise UsageError(f"the target has one class only in the {part}", where="target", fix="widen the window")
-    data = Data(*tensors(train), torch.from_numpy(np.ascontiguousarray(y, np.float32)))
+    labels = torch.from_numpy(np.ascontiguousarray(y, np.float32))
+    data = Data(*tensors(train), labels, _days(len(y), order))
     fingerprint = _fingerprint(data, valid, parameters, seed)
     with _deterministic(threads):
         session = Session(
@@ -93,8 +94,13 @@ def _settings(parameters: Parameters) -> tuple[Settings, dict[str, int | float |
     settings = Settings(**own)
     positive = ("epochs", "patience", "batch", "rate")
     low = [name for name in positive if getattr(settings, name) <= 0]
-    if low or not 0 <= settings.warmup < 1 or not 2 <= settings.validation_every <= settings.blocks:
-        where = f"training.parameters.{(low or ['warmup, blocks, validation_every'])[0]}"
+    if (
+        low
+        or not 0 <= settings.warmup < 1
+        or settings.day_effect < 0
+        or not 2 <= settings.validation_every <= settings.blocks
+    ):
+        where = f"training.parameters.{(low or ['warmup, blocks, validation_every, day_effect'])[0]}"
         raise UsageError("a training parameter is out of its range", where=where, fix="see Settings' description")
     return settings, {name: value for name, value in parameters.items() if name not in known}
 
@@ -120,6 +126,13 @@ def _validation_rows(n: int, order: NDArray[Any] | None, settings: Settings, see
     mask = np.zeros(n, np.bool_)
     mask[sequence] = chosen[np.arange(n) * settings.blocks // n]
     return mask
+
+
+def _days(n: int, order: NDArray[Any] | None) -> Tensor:
+    """Number of each row's day among the days there are; all 0 when `order` is no timestamp."""
+    if order is None or order.dtype.kind != "M":
+        return torch.zeros(n, dtype=torch.int64)
+    return torch.from_numpy(np.unique(order.astype("datetime64[D]"), return_inverse=True)[1])
 
 
 def _build(model: Factory, train: Encoded, rest: Mapping[str, Any], seed: int) -> nn.Module:

@@ -39,6 +39,9 @@ class Settings:
         embedding_decay: the same for embedding tables.
         blocks: the training rows are cut by time into so many blocks …
         validation_every: … every n-th of which, counted back from the newest, is the validation part.
+        day_effect: step size, in learning rates, of an intercept for each day of the training rows. It takes up what
+            the rows of a day have in common beyond their features, so that the network does not learn days by heart;
+            it is thrown away afterwards. 0: none; only for rows ordered by a timestamp.
         refit: with epoch count and calibration found, train once more on all training rows.
     """
 
@@ -51,15 +54,17 @@ class Settings:
     embedding_decay: float = 0.05
     blocks: int = 8
     validation_every: int = 8
+    day_effect: float = 0.0
     refit: bool = False
 
 
 class Data(NamedTuple):
-    """All training rows as tensors."""
+    """All training rows as tensors; `day` numbers the days from 0."""
 
     categories: Tensor
     numbers: Tensor
     y: Tensor
+    day: Tensor
 
 
 @dataclass
@@ -68,6 +73,7 @@ class _Progress:
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
+    day_effects: nn.Parameter
     epoch: int = 0
     best_epoch: int = 0
     best_loss: float = math.inf
@@ -79,6 +85,7 @@ class _Progress:
         return plain | {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "day_effects": self.day_effects.detach(),
             "best_weights": self.best_weights,
         }
 
@@ -86,6 +93,7 @@ class _Progress:
         """Take over the state of a checkpoint."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.day_effects.data.copy_(state["day_effects"])
         self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
         self.best_loss, self.best_weights = state["best_loss"], state["best_weights"]
 
@@ -150,7 +158,8 @@ class Session:
 
     def _phase(self, name: str, rows: Tensor, valid: Tensor | None, epochs: int) -> _Progress:
         network = self.build()
-        progress = _Progress(network, _optimizer(network, self.settings))
+        day_effects = nn.Parameter(torch.zeros(int(self.data.day.max()) + 1))
+        progress = _Progress(network, _optimizer(network, day_effects, self.settings), day_effects)
         if name in self.journal.states and "optimizer" in self.journal.states[name]:
             progress.restore(self.journal.states[name])
         elif name in self.journal.states:  # a finished search
@@ -190,8 +199,10 @@ class Session:
             for group in progress.optimizer.param_groups:
                 group["lr"] = rate
             logits = progress.network(self.data.categories[batch], self.data.numbers[batch])
-            y = self.data.y[batch]
-            loss = _bce(logits, y if logits.ndim == 1 else y[:, None].expand_as(logits))
+            y, effect = self.data.y[batch], self.settings.day_effect * progress.day_effects[self.data.day[batch]]
+            if logits.ndim > 1:
+                y, effect = y[:, None].expand_as(logits), effect[:, None]
+            loss = _bce(logits + effect, y)
             progress.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch 2.13 leaves it untyped
             progress.optimizer.step()
@@ -219,10 +230,10 @@ def _rate(done: float, settings: Settings) -> float:
     return settings.rate * 0.5 * (1 + math.cos(math.pi * (done - settings.warmup) / (1 - settings.warmup)))
 
 
-def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, day_effects: nn.Parameter, settings: Settings) -> torch.optim.Optimizer:
     """AdamW with weight decay for matrices and embeddings, none for vectors (biases, norms)."""
     tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
-    groups: dict[float, list[nn.Parameter]] = {}
+    groups: dict[float, list[nn.Parameter]] = {0.0: [day_effects]}
     for parameter in network.parameters():
         flat = parameter.squeeze().ndim < 2
         decay = settings.embedding_decay if id(parameter) in tables else 0.0 if flat else settings.weight_decay

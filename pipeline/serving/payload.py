@@ -89,10 +89,10 @@ def _constant(literal: str) -> None:
 
 _DECODE = json.JSONDecoder(parse_constant=_constant).decode
 
-Raw = tuple[Mapping[str, Sequence[Any]], int]
+Table = tuple[Mapping[str, Sequence[Any]], int]
 
 
-def _read_json(body: bytes, signature: Signature) -> Raw:
+def _read_json(body: bytes, signature: Signature) -> Table:
     try:
         payload = _DECODE(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -105,7 +105,7 @@ def _read_json(body: bytes, signature: Signature) -> Raw:
     return _READERS[form](payload[form], signature)
 
 
-def _read_split(value: Any, signature: Signature) -> Raw:
+def _read_split(value: Any, signature: Signature) -> Table:
     if not isinstance(value, dict) or "data" not in value or value.keys() - {"columns", "data", "index"}:
         raise Refused("dataframe_split must be an object with 'data' and 'columns', and optionally 'index'.")
     names, data = value.get("columns"), value["data"]
@@ -119,7 +119,7 @@ def _read_split(value: Any, signature: Signature) -> Raw:
     return dict(zip(names, zip(*data, strict=True), strict=True)) if data else {}, len(data)
 
 
-def _read_records(value: Any, signature: Signature) -> Raw:
+def _read_records(value: Any, signature: Signature) -> Table:
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise Refused("Records must be a list of objects, one per row.")
     try:
@@ -135,7 +135,7 @@ def _uneven_records(records: Sequence[Mapping[str, Any]], names: Sequence[str]) 
     return {name: [row.get(name) for row in records] for name in present}
 
 
-def _read_columns(value: Any, signature: Signature) -> Raw:
+def _read_columns(value: Any, signature: Signature) -> Table:
     if isinstance(value, list) and len(signature.inputs) == 1 and not any(isinstance(e, dict) for e in value):
         value = {signature.inputs[0].name: value}
     if isinstance(value, list):
@@ -155,7 +155,7 @@ def _read_columns(value: Any, signature: Signature) -> Raw:
     return columns, lengths.pop()
 
 
-_READERS: Mapping[str, Callable[[Any, Signature], Raw]] = {
+_READERS: Mapping[str, Callable[[Any, Signature], Table]] = {
     "dataframe_split": _read_split,
     "dataframe_records": _read_records,
     "inputs": _read_columns,
@@ -166,7 +166,7 @@ _READERS: Mapping[str, Callable[[Any, Signature], Raw]] = {
 # --- CSV --------------------------------------------------------------------------------------------------
 
 
-def _read_csv(body: bytes, signature: Signature) -> Raw:
+def _read_csv(body: bytes, signature: Signature) -> Table:
     try:
         header, *lines = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
     except (ValueError, csv.Error) as error:

@@ -80,10 +80,11 @@ class Signature:
         return itemgetter(*self.names)
 
     @cached_property
-    def groups(self) -> tuple[tuple[str, tuple[Input, ...]], ...]:
-        """The inputs by type. Columns of one type are read together: a call for each would outweigh the model."""
+    def groups(self) -> tuple[tuple[str, tuple[Input, ...], tuple[str, ...]], ...]:
+        """Type, inputs and their names. Columns of one type are read together: one call each would outweigh the model."""
         types = dict.fromkeys(entry.type for entry in self.inputs)
-        return tuple((kind, tuple(entry for entry in self.inputs if entry.type == kind)) for kind in types)
+        groups = [(kind, tuple(entry for entry in self.inputs if entry.type == kind)) for kind in types]
+        return tuple((kind, entries, tuple(entry.name for entry in entries)) for kind, entries in groups)
 
     def read(self, raw: Mapping[str, Sequence[Any]], rows: int) -> Columns:
         """Arrays from JSON values.
@@ -101,10 +102,10 @@ class Signature:
         """
         absent = [None] * rows
         found: dict[str, NDArray[Any]] = {}
-        for kind, entries in self.groups:
-            values = [raw.get(entry.name, absent) for entry in entries]
+        for kind, entries, names in self.groups:
+            values = [raw.get(name, absent) for name in names]
             _check_types(entries, values, _ALLOWED[kind])
-            found.update(zip([entry.name for entry in entries], _READERS[kind](entries, values), strict=True))
+            found.update(zip(names, _READERS[kind](entries, values), strict=True))
         return found
 
     @classmethod

@@ -161,7 +161,7 @@ def measure(uri: str, table: str, repetitions: int, methods: list[str]) -> dict[
     found: dict[str, dict[str, Any]] = {}
     for repetition in range(repetitions):
         for method in methods:
-            if repetition and (method == BASELINE and repetitions < 3 or "failed" in found[method]):
+            if repetition and ((method == BASELINE and repetitions < 3) or "failed" in found[method]):
                 continue
             _say(f"{table}: {method}, {repetition + 1} of {repetitions}")
             one = _run(method, uri, table)

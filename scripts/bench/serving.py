@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -25,11 +26,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import onnxruntime
+import psutil
 import uvloop
 from onnx import TensorProto, helper, numpy_helper
 
@@ -50,9 +52,10 @@ WARM_SECONDS = 0.5
 
 def serve_gatehouse(package: Path, store: Path) -> None:
     """The model server as it is, following a constant."""
-    import shutil
-
     from pipeline.serving.server import serve
+
+    def fetch(wanted: Wanted, folder: Path) -> None:
+        shutil.copytree(wanted.source, folder, dirs_exist_ok=True)
 
     wanted = Wanted("1", digest_tree(package), "bench", str(package), 1)
     serve(
@@ -61,7 +64,7 @@ def serve_gatehouse(package: Path, store: Path) -> None:
         0,
         store,
         lambda: wanted,
-        lambda what, folder: shutil.copytree(what.source, folder, dirs_exist_ok=True) and None,
+        fetch,
         announce=lambda url: print(url.rsplit(":", 1)[1], flush=True),
     )
 
@@ -94,14 +97,26 @@ def serve_bare(package: Path) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
+class Target(NamedTuple):
+    """A running server."""
+
+    port: int
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """What it used so far."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
 @contextmanager
-def running(*arguments: str) -> Iterator[int]:
-    """A server's process; gives its port."""
+def running(*arguments: str) -> Iterator[Target]:
+    """A server's process; gives its port and its CPU meter."""
     command = [sys.executable, __file__, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield int(process.stdout.readline())
+            yield Target(int(process.stdout.readline()), psutil.Process(process.pid))
         finally:
             process.send_signal(signal.SIGTERM)
 
@@ -185,22 +200,24 @@ def wait_ready(port: int, body: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One server at one concurrency; latencies in milliseconds."""
+    """One server at one concurrency: latencies in milliseconds, the server's CPU per request in microseconds."""
 
     server: str
     concurrency: int
     per_second: float
     p50_ms: float
     p99_ms: float
+    cpu_us: float
 
 
-def measure(server: str, port: int, body: bytes, concurrency: int, seconds: float) -> Result:
+def measure(server: str, target: Target, body: bytes, concurrency: int, seconds: float) -> Result:
     """Load one server for `seconds`."""
-    began = time.perf_counter()
-    times = uvloop.run(load_for(port, body, concurrency, seconds))
+    began, used = time.perf_counter(), target.cpu_seconds()
+    times = uvloop.run(load_for(target.port, body, concurrency, seconds))
     per_second = len(times) / (time.perf_counter() - began)
+    cpu = (target.cpu_seconds() - used) / len(times)
     ranks = statistics.quantiles(times, n=100)
-    return Result(server, concurrency, per_second, ranks[49] * 1e3, ranks[98] * 1e3)
+    return Result(server, concurrency, per_second, ranks[49] * 1e3, ranks[98] * 1e3, cpu * 1e6)
 
 
 def middle(results: list[Result]) -> Result:
@@ -263,14 +280,14 @@ def make_package(folder: Path) -> None:
     features = [Category(name) if name[0] == "c" else Number(name) for name in columns if name != "hour"]
     fitted = Features(*features, Wave("hour", 24, harmonics=2)).fit(columns)
     inputs = [{"name": name, "type": kind, "required": True} for name, kind in fitted.inputs.items()]
-    row = [columns[entry["name"]][0] for entry in inputs]
+    row = [columns[name][0] for name in fitted.inputs]
     example = [None if value != value else value for value in row]  # noqa: PLR0124 - NaN
     folder.mkdir()
     (folder / "model.onnx").write_bytes(graph(fitted.cardinalities, fitted.width))
     parts = {
         "transformer.json": fitted.to_json(),
         "signature.json": {"inputs": inputs, "outputs": [{"name": "probability", "type": "double"}]},
-        "input_example.json": {"dataframe_split": {"columns": [entry["name"] for entry in inputs], "data": [example]}},
+        "input_example.json": {"dataframe_split": {"columns": list(fitted.inputs), "data": [example]}},
         "gatehouse.json": {"format": 1, "model": "bench"},
     }
     for name, value in parts.items():
@@ -299,13 +316,13 @@ def run(package: Path, scratch: Path, seconds: float, rounds: int) -> list[Resul
         running("--as", "gatehouse", "--package", str(package), "--store", str(scratch / "store")) as ours,
         running("--as", "bare", "--package", str(package)) as bare,
     ):
-        ports = {"gatehouse": ours, "bare": bare}
-        for server, port in ports.items():
-            wait_ready(port, body[server])
+        targets = {"gatehouse": ours, "bare": bare}
+        for server, target in targets.items():
+            wait_ready(target.port, body[server])
         for _ in range(rounds):
             for concurrency in CONCURRENCIES:
-                for server, port in ports.items():
-                    result = measure(server, port, body[server], concurrency, seconds)
+                for server, target in targets.items():
+                    result = measure(server, target, body[server], concurrency, seconds)
                     results.setdefault((server, concurrency), []).append(result)
     return [middle(each) for each in results.values()]
 
@@ -313,14 +330,16 @@ def run(package: Path, scratch: Path, seconds: float, rounds: int) -> list[Resul
 def show(results: list[Result]) -> None:
     """A table, with the ratio to the limit."""
     by = {(result.server, result.concurrency): result for result in results}
-    print(f"{'concurrency':>11}  {'server':10}{'requests/s':>11}{'p50 ms':>9}{'p99 ms':>9}{'of the limit':>14}")
+    print(
+        f"{'concurrency':>11}  {'server':10}{'requests/s':>11}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>8}{'of the limit':>14}"
+    )
     for concurrency in CONCURRENCIES:
         limit = by["bare", concurrency].per_second
         for server in ("gatehouse", "bare"):
             each = by[server, concurrency]
             print(
                 f"{concurrency:>11}  {server:10}{each.per_second:>11,.0f}{each.p50_ms:>9.3f}{each.p99_ms:>9.3f}"
-                f"{each.per_second / limit:>14.0%}"
+                f"{each.cpu_us:>8.0f}{each.per_second / limit:>10.0%}"
             )
 
 

