@@ -27,7 +27,7 @@ RUN_TAG = "gatehouse.run"
 STAGE_TAG = "gatehouse.stage"
 PACKAGE_TAG = "gatehouse.package"
 CHAMPION = "champion"
-HEALTH_SECONDS = 10.0
+HEALTH_SECONDS = 6.0
 
 
 class MlflowStore:
@@ -58,7 +58,7 @@ class MlflowStore:
         return self._client
 
     def check_health(self) -> None:
-        """Ask whether the server is healthy, for about ten seconds."""
+        """Ask whether the server is healthy, for some seconds."""
         try:
             for attempt in stamina.retry_context(
                 on=requests.RequestException, timeout=HEALTH_SECONDS, attempts=None, wait_max=2.0
@@ -70,9 +70,9 @@ class MlflowStore:
 
     @contextmanager
     def _talking(self, about: str) -> Iterator[MlflowClient]:
+        client = self.client()
         from mlflow.exceptions import MlflowException
 
-        client = self.client()
         try:
             yield client
         except (requests.RequestException, OSError) as error:

@@ -40,7 +40,7 @@ class Installation:
 
     def _say_retry(self, details: stamina.instrumentation.RetryDetails) -> None:
         if details.retry_num == 1:
-            self.reporter.note("no answer yet; trying for about ten seconds")
+            self.reporter.note("no answer yet; trying for some seconds more")
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -136,6 +136,7 @@ class PyFunc:
 
     def predict(self, frame: Any, params: Mapping[str, Any] | None = None) -> NDArray[np.float64]:
         """Probability for each row of a pandas frame; `params` has no effect."""
+        del params  # MLflow looks for it in the call's signature
         columns = {
             entry.name: _column(frame.get(entry.name), entry.type, len(frame)) for entry in self._model.signature.inputs
         }

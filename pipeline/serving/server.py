@@ -123,6 +123,7 @@ def _server(app: App) -> uvicorn.Server:
         http="httptools",
         lifespan="off",
         access_log=False,
+        proxy_headers=False,
         log_config=None,
         log_level="warning",
         server_header=False,

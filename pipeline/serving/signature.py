@@ -81,7 +81,7 @@ class Signature:
 
     @cached_property
     def groups(self) -> tuple[tuple[str, tuple[Input, ...], tuple[str, ...]], ...]:
-        """Type, inputs and their names. Columns of one type are read together: one call each would outweigh the model."""
+        """Type, inputs, names. Columns of one type are read together: a call for each would outweigh the model."""
         types = dict.fromkeys(entry.type for entry in self.inputs)
         groups = [(kind, tuple(entry for entry in self.inputs if entry.type == kind)) for kind in types]
         return tuple((kind, entries, tuple(entry.name for entry in entries)) for kind, entries in groups)
@@ -156,7 +156,7 @@ def _doubles(entries: Sequence[Input], raw: Raw) -> NDArray[Any]:
     except OverflowError as error:
         raise Refused(f"Column '{_first_too_large(entries, raw)}' has a number too large for a double.") from error
     infinite = np.isinf(matrix)
-    if infinite.any():
+    if np.count_nonzero(infinite):  # half the price of any()
         column, row = np.argwhere(infinite)[0]
         raise Refused(f"Column '{entries[column].name}' has a number that is not finite in row {row}.")
     return matrix

@@ -245,7 +245,7 @@ def show(results: dict[str, dict[str, dict[str, Any]]]) -> None:
     for size, found in results.items():
         rows = next((one["rows"] for one in found.values() if "rows" in one), 0)
         table = Table(title=f"{size}: {rows:,} rows of 20 columns", title_justify="left")
-        for heading in ("", "seconds", "faster than pandas", "of COPY's time", "peak MB"):
+        for heading in ("", "seconds", "pandas / this", "this / COPY", "peak MB"):
             table.add_column(heading, justify="right" if heading else "left")
         for method, one in found.items():
             if "failed" in one:

@@ -92,7 +92,14 @@ def serve_bare(package: Path) -> None:
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(listening.getsockname()[1], flush=True)
     config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", lifespan="off", access_log=False, log_level="error", server_header=False
+        app,
+        loop="uvloop",
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+        proxy_headers=False,
+        log_level="error",
+        server_header=False,
     )
     uvicorn.Server(config).run(sockets=[listening])
 
@@ -330,9 +337,8 @@ def run(package: Path, scratch: Path, seconds: float, rounds: int) -> list[Resul
 def show(results: list[Result]) -> None:
     """A table, with the ratio to the limit."""
     by = {(result.server, result.concurrency): result for result in results}
-    print(
-        f"{'concurrency':>11}  {'server':10}{'requests/s':>11}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>8}{'of the limit':>14}"
-    )
+    head = f"{'concurrency':>11}  {'server':10}{'requests/s':>11}{'p50 ms':>9}{'p99 ms':>9}"
+    print(f"{head}{'CPU us':>8}{'of limit':>10}")
     for concurrency in CONCURRENCIES:
         limit = by["bare", concurrency].per_second
         for server in ("gatehouse", "bare"):

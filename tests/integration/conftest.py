@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 FLIGHTS = Path(__file__).parents[2] / "pipeline" / "examples" / "flights"
-SAMPLE = 0.06
+SAMPLE = 0.1
 QUICK = ("--set", "training.parameters.epochs=2", "--set", "evaluation.resamples=50")
 LENIENT = (
     "--set", "policy.metric=[{metric='auc', min=0.5}]",

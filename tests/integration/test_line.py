@@ -150,6 +150,7 @@ def test_the_server_answers_one_curl(stack):
     assert 0 < probability < 1
 
 
+@pytest.mark.filterwarnings("ignore:.*type hint")
 def test_mlflow_itself_loads_the_registered_model(stack, staged):
     import mlflow
     import pandas as pd
@@ -178,7 +179,7 @@ def test_an_unreachable_service_is_said_within_fifteen_seconds(stack, tmp_path, 
     settings.write_text(text)
     run = f"unreachable-{section}"
     began = time.monotonic()
-    words = ("ingest", "--run", run, "--project", str(FLIGHTS), *QUICK)
+    words = ("ingest", "--run", run, "--project", str(FLIGHTS), *QUICK, *LENIENT)
     done = stack.gatehouse(*words, settings=settings, expected=(6,))
     assert time.monotonic() - began < 15
     assert says in done.stderr

@@ -25,7 +25,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from pipeline.domain.canonical import digest_tree
-from pipeline.domain.features import FittedCategory, FittedNumber, Transformer
+from pipeline.domain.features import Category, Features, Number
 from pipeline.errors import GatehouseError, IntegrityViolated, UsageError
 from pipeline.serving.follower import Wanted
 from pipeline.serving.package import Model, _load_pyfunc, load
@@ -59,7 +59,7 @@ EVER = (datetime(1970, 1, 1), datetime(2100, 1, 1))
 SERVER = """
 import json, shutil, sys
 from pathlib import Path
-from pipeline.domain.features import FittedCategory, FittedNumber, Transformer
+from pipeline.domain.features import Category, Features, Number
 from pipeline.errors import GatehouseError, Unreachable
 from pipeline.serving.app import Limits
 from pipeline.serving.follower import Wanted
@@ -84,13 +84,12 @@ except GatehouseError as error:
 """
 
 
-TRANSFORMER = Transformer(
-    categories=(FittedCategory("carrier", "string", ("UA", "B6")),),
-    numbers=(
-        FittedNumber("distance", log=False, mean=1000.0, scale=500.0, flag=False),
-        FittedNumber("hour", log=False, mean=12.0, scale=6.0, flag=False),
-    ),
-    waves=(),
+TRANSFORMER = Features(Category("carrier"), Number("distance"), Number("hour")).fit(
+    {
+        "carrier": np.array(["UA", "B6", "UA"], dtype=object),
+        "distance": np.array([200.0, 1000.0, 2400.0]),
+        "hour": np.array([5.0, 12.0, 23.0]),
+    }
 )
 
 
@@ -360,6 +359,7 @@ def test_an_exchange_under_load_fails_no_request_and_mixes_no_answer(world: Worl
             wanted = one if turn % 2 else two
             world.want(wanted)
             world.serves(wanted)
+            assert world.ask("POST", "/invocations", SINGLE)[1]["x-gatehouse-digest"] == wanted.digest
             while not wrong and any(now < then + 20 for now, then in zip(seen, before, strict=True)):
                 world.ask("GET", "/ping")
     finally:

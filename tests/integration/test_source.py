@@ -63,7 +63,8 @@ def table(uri: str, query: str, window: Window = JULY) -> pa.Table:
 def cells(uri: str, values: str) -> list[Any]:
     """The one column of ``VALUES``, as Python values."""
     rows = table(uri, f"SELECT v FROM (VALUES {values}) AS given (v) WHERE {ANY}")
-    return rows.column("v").to_pylist()
+    values: list[Any] = rows.column("v").to_pylist()
+    return values
 
 
 def copy_threads() -> list[str]:
@@ -225,6 +226,16 @@ def test_a_stream_that_is_left_early_ends_the_server_s_work(cluster_uri: str, db
     assert copy_threads() == []
     db.execute("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'COPY%%'")
     assert db.fetchone() == (0,)
+
+
+def test_a_stream_is_left_at_once_while_the_server_is_busy_with_the_next_row(cluster_uri: str) -> None:
+    # A block and a half of rows, then none for a minute.
+    query = f"""SELECT repeat('x', 1000) AS t FROM generate_series(1, 1500) AS n WHERE {ANY}
+        UNION ALL SELECT pg_sleep(60)::text"""
+    started = time.monotonic()
+    with read(Source("postgres", uri=cluster_uri, query=query), JULY) as batches:
+        assert batches.read_next_batch().num_rows > 0
+    assert time.monotonic() - started < 10
 
 
 def test_an_error_while_writing_ends_the_server_s_work_too(cluster_uri: str, tmp_path: Path) -> None:

@@ -20,96 +20,13 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-INPUT = "org.jenkinsci.plugins.workflow.support.steps.input."
+from tests.jenkins.controller_state import INPUT, Job, User, pruned
+
 LOGIN_PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
-
-
-@dataclass
-class User:
-    name: str
-    token: str
-    password: str = "password"
-    groups: tuple[str, ...] = ()
-    permissions: frozenset[str] = frozenset({"Overall/Read", "Job/Read"})
-
-    def may(self, permission):
-        return permission in self.permissions or "Overall/Administer" in self.permissions
-
-
-@dataclass
-class Input:
-    id: str
-    message: str
-    submitter: str | None = None
-    submitter_parameter: str | None = None
-    parameters: list[dict[str, Any]] = field(default_factory=list)
-    ok: str = "Proceed"
-
-    def may_answer(self, user):
-        if user.may("Overall/Administer"):
-            return True
-        if self.submitter is None:
-            return user.may("Job/Build")
-        names = {name.strip().casefold() for name in self.submitter.split(",")}
-        return bool(names & {name.casefold() for name in (user.name, *user.groups)})
-
-
-@dataclass
-class Build:
-    job: Job
-    number: int
-    parameters: dict[str, Any] = field(default_factory=dict)
-    causes: list[dict[str, Any]] = field(default_factory=list)
-    building: bool = True
-    result: str | None = None
-    display_name: str = ""
-    pending: list[Input] = field(default_factory=list)
-    had_input: bool = False
-    approved_by: list[str] = field(default_factory=list)
-    answers: dict[str, Any] = field(default_factory=dict)
-    interrupted: list[dict[str, Any]] = field(default_factory=list)
-    log: bytes = b""
-
-    def ask(self, waiting):
-        # A first letter a–z is put in capitals; look-up is case-sensitive afterwards: InputStep.capitalize.
-        if waiting.id[:1].islower():
-            waiting.id = waiting.id[0].upper() + waiting.id[1:]
-        self.pending.append(waiting)
-        self.had_input = True
-
-    def finish(self, result):
-        self.building, self.result, self.pending = False, result, []
-
-    def time_out(self):
-        self.interrupted = [
-            {
-                "_class": "org.jenkinsci.plugins.workflow.steps.TimeoutStepExecution$ExceededTimeout",
-                "shortDescription": "Timeout has been exceeded",
-            }
-        ]
-        self.finish("ABORTED")
-
-
-@dataclass
-class Job:
-    name: str
-    parameters: list[dict[str, Any]] = field(default_factory=list)
-    buildable: bool = True
-    builds: dict[int, Build] = field(default_factory=dict)
-
-    @property
-    def path(self):
-        return "".join(f"/job/{quote(part, safe='')}" for part in self.name.split("/"))
-
-    def start(self, parameters=None, causes=()):
-        number = max(self.builds, default=0) + 1
-        self.builds[number] = Build(self, number, parameters or {}, list(causes), display_name=f"#{number}")
-        return self.builds[number]
 
 
 class Answer(Exception):
@@ -454,9 +371,9 @@ class Controller:
         except Answer as answer:
             raise (answer if answer.status == 200 else Answer(500, b"<html>Oops!</html>")) from None
 
-    def answer_input(self, request, user, job, number, id, act):
+    def answer_input(self, request, user, job, number, input_id, act):
         build = self.build_at(user, job, number)
-        waiting = next((waiting for waiting in build.pending if waiting.id == id), None)
+        waiting = next((waiting for waiting in build.pending if waiting.id == input_id), None)
         if waiting is None:
             raise not_found()
         self.act_only(request)
@@ -521,37 +438,10 @@ ROUTES = [
     (BUILD + r"/logText/progressiveText", "progressive"),
     (BUILD + r"/wfapi/pendingInputActions", "wfapi"),
     (BUILD + r"/wfapi/inputSubmit", "submit_wfapi"),
-    (BUILD + r"/input/(?P<id>[^/]+)/(?P<act>proceed|proceedEmpty|abort|submit)", "answer_input"),
+    (BUILD + r"/input/(?P<input_id>[^/]+)/(?P<act>proceed|proceedEmpty|abort|submit)", "answer_input"),
     (JOB + r"/(?P<how>build|buildWithParameters)", "start"),
     (JOB + r"/api/json", "job_json"),
 ]
-
-
-def pruned(value, tree):
-    """What ``tree=`` leaves of an answer; ``_class`` stays everywhere."""
-    return value if tree is None else _prune(value, _parse(iter(re.findall(r"\w+|[\[\],]", tree))))
-
-
-def _parse(tokens):
-    wanted, last = {}, None
-    for token in tokens:
-        if token == "[":
-            wanted[last] = _parse(tokens)
-        elif token == "]":
-            return wanted
-        elif token != ",":
-            wanted[token], last = {}, token
-    return wanted
-
-
-def _prune(value, wanted):
-    if isinstance(value, list):
-        return [_prune(entry, wanted) for entry in value]
-    if not isinstance(value, dict) or not wanted:
-        return value
-    return {
-        name: _prune(inner, wanted.get(name, {})) for name, inner in value.items() if name in wanted or name == "_class"
-    }
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -9,7 +9,8 @@ import stamina
 
 from pipeline.adapters.jenkins_client import Jenkins
 from pipeline.errors import ApprovalInvalid, Unreachable, UsageError
-from tests.jenkins.controller import LOGIN_PAGE, Answer, Controller, Input
+from tests.jenkins.controller import LOGIN_PAGE, Answer, Controller
+from tests.jenkins.controller_state import Input
 
 GATE = "Approve-production"
 RUN = "mlops-flights-20261123-201500-1"
@@ -43,7 +44,7 @@ def build(controller):
     return build
 
 
-def gate(id=GATE):
+def gate(input_id=GATE):
     decision = {
         "name": "DECISION",
         "type": "ChoiceParameterDefinition",
@@ -57,7 +58,7 @@ def gate(id=GATE):
         "description": "The reason",
         "defaultParameterValue": {"value": ""},
     }
-    return Input(id, "Promote to production?", "gatehouse-approvers", "APPROVER", [decision, why])
+    return Input(input_id, "Promote to production?", "gatehouse-approvers", "APPROVER", [decision, why])
 
 
 def client(controller, name):
@@ -133,10 +134,10 @@ def test_who_may_not_approve_is_told_so_as_a_matter_of_approval(controller, buil
     assert build.pending and build.approved_by == []
 
 
-@pytest.mark.parametrize("id", ["approve-production", "Approve", "Something-else"])
-def test_an_id_that_does_not_wait_is_refused_with_those_that_do(controller, build, id):
-    with pytest.raises(UsageError, match=f"no input '{id}' waits; the build is running") as refused:
-        client(controller, "grace").proceed(controller.build_url(build), id, {})
+@pytest.mark.parametrize("input_id", ["approve-production", "Approve", "Something-else"])
+def test_an_id_that_does_not_wait_is_refused_with_those_that_do(controller, build, input_id):
+    with pytest.raises(UsageError, match=f"no input '{input_id}' waits; the build is running") as refused:
+        client(controller, "grace").proceed(controller.build_url(build), input_id, {})
     assert refused.value.fix == f"waiting: {GATE}"
 
 

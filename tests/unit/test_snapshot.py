@@ -14,13 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.adapters import snapshot
 from pipeline.adapters.data_digest import digest_table, standard
 from pipeline.errors import IntegrityViolated, UsageError
 
+# A busy machine must not fail a test that is right.
+RELAXED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SCHEMA = pa.schema(
     [
         ("small", pa.int16()),
@@ -42,6 +44,7 @@ ROW = {
     "moment": st.datetimes(timezones=st.just(UTC)),
 }
 ROWS = st.lists(st.fixed_dictionaries({name: st.none() | cell for name, cell in ROW.items()}), max_size=12)
+SOME_ROWS = ROWS.filter(bool)
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:
@@ -72,7 +75,7 @@ def example(rows: int = 7) -> pa.Table:
 # --- the digest -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@RELAXED
 @given(ROWS, st.lists(st.integers(0, 12), max_size=4))
 def test_the_digest_does_not_depend_on_chunks(rows: list[dict[str, Any]], cuts: list[int]) -> None:
     whole = table(rows)
@@ -82,10 +85,10 @@ def test_the_digest_does_not_depend_on_chunks(rows: list[dict[str, Any]], cuts: 
     assert digest_table(pa.concat_tables([*pieces, whole.slice(0, 0)])).digest() == digest(rows)
 
 
-@settings(max_examples=60)
+@RELAXED
 @given(st.data())
 def test_any_changed_cell_changes_the_digest(data: st.DataObject) -> None:
-    rows = data.draw(ROWS.filter(bool))
+    rows = data.draw(SOME_ROWS)
     index = data.draw(st.integers(0, len(rows) - 1))
     name = data.draw(st.sampled_from(list(ROW)))
     value = data.draw((st.none() | ROW[name]).filter(lambda value: repr(value) != repr(rows[index][name])))
@@ -95,14 +98,15 @@ def test_any_changed_cell_changes_the_digest(data: st.DataObject) -> None:
     assert [key for key in ROW if before.column_digests()[key] != after.column_digests()[key]] == [name]
 
 
-@settings(max_examples=40)
-@given(ROWS.filter(lambda rows: len(rows) > 1 and repr(rows[0]) != repr(rows[-1])))
+@RELAXED
+@given(ROWS)
 def test_the_order_of_rows_is_part_of_the_digest(rows: list[dict[str, Any]]) -> None:
-    assert digest([rows[-1], *rows[1:-1], rows[0]]) != digest(rows)
+    numbered = [row | {"small": number} for number, row in enumerate([{}, *rows, {}])]
+    assert digest([numbered[-1], *numbered[1:-1], numbered[0]]) != digest(numbered)
 
 
-@settings(max_examples=40)
-@given(ROWS.filter(bool))
+@RELAXED
+@given(SOME_ROWS)
 def test_a_row_more_or_less_changes_the_digest(rows: list[dict[str, Any]]) -> None:
     assert len({digest(rows), digest(rows[:-1]), digest([*rows, rows[-1]])}) == 3
 

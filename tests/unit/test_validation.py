@@ -219,7 +219,7 @@ def test_the_project_s_schema_is_left_as_it_was() -> None:
 
 
 def test_a_data_frame_model_is_a_schema_too() -> None:
-    class Flights(pandera.DataFrameModel):
+    class Flights(pandera.DataFrameModel):  # type: ignore[misc]  # pandera is not followed by the type checker
         month: int = pandera.Field(le=1)
 
     assert only(check(schema=Flights, max_null_share=0.5)).column == "month"

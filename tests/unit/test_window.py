@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.domain.window import Window
@@ -32,6 +32,7 @@ def test_both_ends_are_inclusive_as_written(text: str, start: date, end: date, p
     assert (window.start, window.end, str(window)) == (start, end, printed)
 
 
+@settings(deadline=None)
 @given(WINDOWS)
 def test_what_is_printed_reads_back_as_the_same_window(window: Window) -> None:
     assert Window.parse(str(window)) == window
@@ -59,6 +60,7 @@ def test_months_are_those_with_a_day_inside() -> None:
     assert Window.parse("2013-12").months() == ("2013-12",)
 
 
+@settings(deadline=None)
 @given(WINDOWS, WINDOWS)
 def test_windows_overlap_when_they_share_a_day(one: Window, other: Window) -> None:
     shared = max(one.start, other.start) < min(one.end, other.end)

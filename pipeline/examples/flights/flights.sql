@@ -35,7 +35,7 @@ counted as (
     from planned
     window
         queue as (partition by flight_day, origin order by minute_of_day),
-        aircraft as (partition by flight_day, tailnum order by minute_of_day, arrival_minute, carrier, flight, origin)
+        aircraft as (partition by flight_day, tailnum order by minute_of_day, arrival_minute, flight, dest collate "C")
 ),
 
 hourly as (
@@ -113,4 +113,4 @@ from counted as c
 left join hourly as h on h.origin = c.origin and h.time_hour = c.time_hour
 left join outlook as o on o.time_hour = c.time_hour
 where c.arr_delay is not null
-order by c.scheduled, c.carrier, c.flight, c.origin
+order by c.scheduled, flight_id
