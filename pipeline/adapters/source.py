@@ -24,7 +24,7 @@ from pipeline.domain.window import Window
 from pipeline.errors import UsageError
 
 BLOCK = 4 << 20
-_INFERENCE_BLOCK = 64 << 20
+_INFERENCE_BLOCK = 16 << 20
 # What stands for a missing value in a CSV file unless it is quoted.
 _NULLS = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
 
@@ -118,7 +118,7 @@ _PARSE = csv.ParseOptions(newlines_in_values=True)
 
 
 def _infer(path: Path) -> pa.Schema:
-    """Types from the first 64 MB; a column without a single value there is text."""
+    """Types from the first 16 MB; a column without a single value there is text."""
     with csv.open_csv(path, csv.ReadOptions(block_size=_INFERENCE_BLOCK), _PARSE, _convert({})) as reader:
         schema = reader.schema
     names = schema.names

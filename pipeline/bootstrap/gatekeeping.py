@@ -53,12 +53,18 @@ def requirement(state: RunState, project: Project) -> Requirement:
     """Who must approve: by risk tier, never the requester, never the author."""
     settings = project.settings
     assert state.opened is not None
-    excluded = {state.opened["requester"], state.opened["code"].get("author")} - {None}
-    return Requirement(settings.approvers, REVIEWERS_BY_TIER[settings.risk_tier], tuple(sorted(excluded)))
+    author = state.opened["code"].get("author") or ""
+    # Jenkins compares user ids without case; git knows an author by mail address, Jenkins by what stands before the @.
+    own = {name.casefold() for name in (state.opened["requester"], author, author.partition("@")[0]) if name}
+    excluded = tuple(name for name in settings.approvers if name.casefold() in own)
+    return Requirement(settings.approvers, REVIEWERS_BY_TIER[settings.risk_tier], excluded)
 
 
 def _judged(place: Installation, state: RunState, project: Project) -> Verdict:
-    return judge(project.settings.policy, evidence_of(place, state), place.clock())
+    assert state.opened is not None
+    verdict = judge(project.settings.policy, evidence_of(place, state), place.clock())
+    # The run's digest also covers tier and approvers: that is the policy which an approval is of.
+    return verdict.model_copy(update={"policy_digest": state.opened["policy_digest"]})
 
 
 def _standing(place: Installation, state: RunState, project: Project) -> tuple[Subject, Standing]:
@@ -105,10 +111,11 @@ def still_approved(place: Installation, state: RunState, project: Project, reade
 
 
 def show(place: Installation, run: str) -> dict[str, Any]:
-    """What waits at the gate: verdict, subject, who approved, who may."""
+    """What waits at the gate: verdict, subject, who approved, who may. The verdict is recorded."""
     state = place.state(run)
     project = place.project(state)
     verdict = _judged(place, state, project)
+    _record_verdict(place, state, project, verdict)
     subject, stand = _standing(place, state, project)
     if not verdict.passed:
         headline = f"the policy refuses ({len(verdict.refusals)} rule(s))"
@@ -229,8 +236,14 @@ def _identity(
 
 
 def _record_verdict(place: Installation, state: RunState, project: Project, verdict: Verdict) -> None:
-    body = {**verdict.model_dump(mode="json"), "evidence": state.fact("evaluate")["evidence"]}
-    place.ledger.append(Draft("policy.judged", place.actor, body, state.run, project.settings.name, ENVIRONMENT))
+    evidence = state.fact("evaluate")["evidence"]
+    body = {**verdict.model_dump(mode="json"), "evidence": evidence}
+    with place.ledger.transaction() as transaction:
+        judged = [event.body for event in transaction.events(run=state.run) if event.kind == "policy.judged"]
+        # Looking twice is no second verdict; a rule that passed then and refuses now is one.
+        if judged and (judged[-1]["passed"], judged[-1]["evidence"]) == (verdict.passed, evidence):
+            return
+        transaction.append(Draft("policy.judged", place.actor, body, state.run, project.settings.name, ENVIRONMENT))
 
 
 def _refuse(verdict: Verdict, run: str) -> None:

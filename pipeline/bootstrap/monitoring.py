@@ -99,9 +99,7 @@ def _verdict(
     )
 
 
-def _asked(
-    place: Installation, state: RunState, project: Project, environment: str, span: Window
-) -> Mapping[str, Any]:
+def _asked(place: Installation, state: RunState, project: Project, environment: str, span: Window) -> Mapping[str, Any]:
     """What clients asked in the window, from the prediction log: how much, and how far it is from the reference."""
     folder = place.settings.home / "servers" / environment / "predictions"
     if not folder.is_dir():

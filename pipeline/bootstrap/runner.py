@@ -22,7 +22,13 @@ from pipeline.graph import BY_NAME, STAGES, Stage
 
 
 def open_run(
-    place: Installation, path: Path, run: str, train: str | None, holdout: str | None, sets: Sequence[str]
+    place: Installation,
+    path: Path,
+    run: str,
+    train: str | None,
+    holdout: str | None,
+    sets: Sequence[str],
+    build: str | None = None,
 ) -> None:
     """Record what a run works on: the project's own text, the windows, who asked. Safe to run again.
 
@@ -37,7 +43,7 @@ def open_run(
         "changes": changes,
         "code": {"digest": digest_json({"files": project.files, "changes": changes}), **_commit(path)},
         "policy_digest": policy_digest(project),
-        "requester": place.actor,
+        "requester": _requester(place, build),
         "windows": project.settings.window.model_dump(),
     }
     with place.ledger.transaction() as transaction:
@@ -50,6 +56,15 @@ def open_run(
                 where=f"run {run}",
                 fix="what a run works on never changes: start a new run",
             )
+
+
+def _requester(place: Installation, build: str | None) -> str:
+    """Who asked: whom Jenkins names as the build's starter; without Jenkins, the operating system's user."""
+    if build is None or place.settings.jenkins is None:
+        return place.actor
+    from pipeline.bootstrap.identity import starter
+
+    return starter(place.settings.jenkins, build) or place.actor
 
 
 def execute(place: Installation, name: str, run: str) -> None:

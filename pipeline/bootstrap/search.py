@@ -73,7 +73,7 @@ def _try(place: Installation, recipe: stage.Recipe, columns: Columns, framework:
         run_id=nested,
         reporter=place.reporter,
     )
-    score = max(epoch.valid_auc for epoch in fitted.history if epoch.valid_auc is not None)
+    score: float = max(epoch.valid_auc for epoch in fitted.history if epoch.valid_auc is not None)
     place.mlflow.log(nested, metrics={SCORE: score})
     place.mlflow.finish_run(nested)
     return score

@@ -36,7 +36,7 @@ LOG_WIDTH = 180
 
 
 def home() -> Path:
-    """Folder of the embedded stack: that of the named settings, or ``.gatehouse`` here or in the nearest folder above."""
+    """Folder of the embedded stack: that of the named settings, or ``.gatehouse`` here or in a folder above."""
     if SETTINGS_VARIABLE in os.environ:
         return Path(os.environ[SETTINGS_VARIABLE]).parent
     here = Path.cwd()

@@ -32,13 +32,18 @@ def run(
 
 @app.command()
 def ingest(
-    run: Run, project: ProjectFile = HERE, train: Train = None, holdout: Holdout = None, set_: Set = None
+    run: Run,
+    project: ProjectFile = HERE,
+    train: Train = None,
+    holdout: Holdout = None,
+    set_: Set = None,
+    build: Annotated[str | None, typer.Option("--build", envvar="BUILD_URL", help="URL of the Jenkins build.")] = None,
 ) -> None:
     """Open the run and take the source's rows as immutable snapshots."""
     from pipeline.bootstrap.runner import execute, open_run
 
     place = installation()
-    open_run(place, project, run, train, holdout, set_ or [])
+    open_run(place, project, run, train, holdout, set_ or [], build)
     execute(place, "ingest", run)
 
 

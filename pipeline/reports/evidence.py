@@ -1,2 +1,135 @@
-def render(evidence, verdict=None, approvals=()):
-    return {"evidence.html": b"x", "evidence-standalone.html": b"x"}
+"""The evidence page: what an approver decides on, in two forms made from one template.
+
+``evidence.html`` is for Jenkins, whose default policy for artifacts is ``sandbox; default-src 'none';
+img-src 'self'; style-src 'self'``: a stylesheet file beside it, plots as image files, no script, no inline style.
+``evidence-standalone.html`` is one file for mail and MLflow, with stylesheet and plots inside. Verdict and
+approvals come later than the evidence and are rendered beside it; the digest is of the evidence alone.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.domain.canonical import canonical, digest_json
+from pipeline.domain.evidence import METRICS, Evidence
+from pipeline.domain.policy import LOWER_IS_BETTER
+from pipeline.reports import plots
+
+TEMPLATES = Path(__file__).parent / "templates"
+CAPTIONS = {
+    "roc": "ROC curve on the hold-out",
+    "pr": "Precision and recall on the hold-out",
+    "calibration": "Calibration: predicted against observed share",
+    "differences": "Challenger minus champion on the same rows, with 95 % intervals",
+    "drift": "Drift of the hold-out against the training window (PSI)",
+}
+NAMES = {
+    "auc": "AUC",
+    "average_precision": "Average precision",
+    "brier": "Brier score",
+    "log_loss": "Log loss",
+    "calibration_error": "Calibration error",
+}
+SLICES_SHOWN = 60
+
+
+def render(
+    evidence: Mapping[str, Any],
+    verdict: Mapping[str, Any] | None = None,
+    approvals: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, bytes]:
+    """The files of the page, by name. The same arguments give the same bytes.
+
+    Args:
+        evidence: JSON of `pipeline.domain.evidence.Evidence`.
+        verdict: JSON of `pipeline.domain.policy.Verdict`; None while no policy has judged.
+        approvals: recorded decisions: actor, approved, reason, at, expires, assurance.
+    """
+    known = Evidence.model_validate(evidence)
+    drawn = plots.draw(known)
+    css = (TEMPLATES / "evidence.css").read_text(encoding="utf-8")
+    shared = {
+        "e": evidence,
+        "digest": digest_json(evidence),
+        "verdict": verdict,
+        "approvals": approvals,
+        "metrics": [_metric(evidence, name) for name in METRICS],
+        "slices": evidence["slices"][:SLICES_SHOWN],
+        "drift": sorted((evidence["drift"] or {}).get("features", ()), key=lambda row: -(row["psi"] or 0)),
+        "captions": {name: text for name, text in CAPTIONS.items() if f"{name}.svg" in drawn},
+    }
+    template = _environment().get_template("evidence.html")
+    jenkins = template.render(**shared, css=None, sources={name: name for name in drawn})
+    inside = {name: Markup(f"data:image/svg+xml;base64,{_base64(svg)}") for name, svg in drawn.items()}  # noqa: S704
+    alone = template.render(**shared, css=Markup(css), sources=inside)  # noqa: S704  # our own stylesheet
+    return {
+        "evidence.html": jenkins.encode(),
+        "evidence-standalone.html": alone.encode(),
+        "evidence.css": css.encode(),
+        "evidence.json": canonical(dict(evidence)),
+        **drawn,
+    }
+
+
+def _metric(evidence: Mapping[str, Any], name: str) -> dict[str, Any]:
+    champion = evidence["champion"]
+    difference = (evidence["differences"] or {}).get(name)
+    return {
+        "name": NAMES[name],
+        "better": "lower" if name in LOWER_IS_BETTER else "higher",
+        "mine": evidence["candidate"]["intervals"][name],
+        "theirs": champion["intervals"][name] if champion else None,
+        "difference": difference,
+        "says": _says(difference, name),
+    }
+
+
+def _says(difference: Mapping[str, Any] | None, name: str) -> str:
+    """Whether the interval of a difference is on one side of zero, and on which."""
+    if difference is None or difference["low"] is None or difference["low"] <= 0 <= difference["high"]:
+        return "same" if difference else ""
+    return "better" if (difference["low"] > 0) != (name in LOWER_IS_BETTER) else "worse"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "signed": _signed, "count": _count, "share": _share, "short": _short}
+    return environment
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}".replace("-", "−")
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}".replace(",", " ")  # narrow no-break space
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _short(digest: str | None) -> str:
+    return "–" if digest is None else digest[:19] + "…"

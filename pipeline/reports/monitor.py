@@ -1,7 +1,8 @@
 """The monitor's page: one self-contained HTML file, no script, no network; the plots are SVG written by the template.
 
 The report is plain JSON: ``model``, ``environment``, ``version``, ``package``, ``window``, ``reference`` (its window),
-``holdout`` (the one that quality is compared with), ``target``, ``created``, ``asked`` (from the prediction log), and ``verdict`` as
+``holdout`` (the one that quality is compared with), ``target``, ``created``, ``asked`` (from the
+prediction log), and ``verdict`` as
 `pipeline.domain.monitoring.MonitorVerdict` dumps it. ``monitor.json`` is the same content, canonical.
 """
 

@@ -72,7 +72,7 @@ def draw(evidence: Evidence) -> dict[str, bytes]:
     """Every plot the evidence has data for, by file name: ``roc.svg`` and ``roc-dark.svg``, and so on."""
     figures = _figures(evidence)
     plots: dict[str, bytes] = {}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(dict(_STYLE)):  # type: ignore[arg-type]  # the stubs list every key literally
         for name, (width, height, paint) in figures.items():
             svg = presentation(_svg(width, height, paint))
             plots[f"{name}.svg"], plots[f"{name}-dark.svg"] = svg, _darkened(svg)
@@ -125,9 +125,7 @@ def _calibration(figure: Figure, mine: Curves, theirs: Curves | None) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     upper.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=(0, (2, 3)))
     if theirs:
-        upper.plot(
-            *_reliability(theirs), color=CHAMPION, linewidth=1.3, linestyle=(0, (4, 2)), label="champion"
-        )
+        upper.plot(*_reliability(theirs), color=CHAMPION, linewidth=1.3, linestyle=(0, (4, 2)), label="champion")
     bins = mine.reliability
     upper.vlines([b.predicted for b in bins], [b.low for b in bins], [b.high for b in bins], color=CHALLENGER)
     upper.plot(*_reliability(mine), color=CHALLENGER, marker="o", markersize=3.5, label="challenger")
@@ -210,13 +208,9 @@ def _clipped(text: str, limit: int = 28) -> str:
     return text.replace("$", r"\$")
 
 
-def _curves(
-    axes: Axes, mine: tuple[tuple[float, float], ...], theirs: tuple[tuple[float, float], ...]
-) -> None:
+def _curves(axes: Axes, mine: tuple[tuple[float, float], ...], theirs: tuple[tuple[float, float], ...]) -> None:
     if theirs:
-        axes.plot(
-            *zip(*theirs, strict=True), color=CHAMPION, linewidth=1.5, linestyle=(0, (4, 2)), label="champion"
-        )
+        axes.plot(*zip(*theirs, strict=True), color=CHAMPION, linewidth=1.5, linestyle=(0, (4, 2)), label="champion")
     axes.plot(*zip(*mine, strict=True), color=CHALLENGER, label="challenger")
 
 
@@ -237,7 +231,7 @@ def _svg(width: float, height: float, paint: Callable[[Figure], None]) -> bytes:
     out = io.BytesIO()
     # Without a date, creator and the like the bytes depend on the evidence alone.
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    FigureCanvasSVG(figure).print_svg(out, metadata=nothing)
+    FigureCanvasSVG(figure).print_svg(out, metadata=nothing)  # type: ignore[no-untyped-call]  # untyped there
     return out.getvalue()
 
 
@@ -254,7 +248,8 @@ def presentation(svg: bytes) -> bytes:
     root.set("stroke-linejoin", "round")
     root.set("stroke-linecap", "butt")
     ElementTree.register_namespace("", _SVG)
-    return ElementTree.tostring(root, encoding="utf-8")
+    document: bytes = ElementTree.tostring(root, encoding="utf-8")
+    return document
 
 
 def _attributes(element: ElementTree.Element) -> None:

@@ -114,8 +114,9 @@ def _slice(columns: Columns, name: str, edges: Sequence[float]) -> NDArray[Any]:
     if not edges:
         return np.array([None if np.isnan(value) else f"{value:g}" for value in values], dtype=object)
     names = [f"< {edges[0]:g}", *(f"{low:g} – {high:g}" for low, high in pairwise(edges)), f"≥ {edges[-1]:g}"]
-    bands = np.array(names, dtype=object)[np.searchsorted(edges, values, side="right")]
-    return np.where(np.isnan(values), None, bands)
+    bands: NDArray[Any] = np.array(names, dtype=object)[np.searchsorted(edges, values, side="right")]
+    bands[np.isnan(values)] = None
+    return bands
 
 
 def months(part: str, time: NDArray[Any], y: NDArray[np.float64]) -> tuple[MonthRows, ...]:

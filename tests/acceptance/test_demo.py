@@ -23,7 +23,9 @@ def played(tmp_path_factory):
 
 
 def gatehouse(folder, *words):
-    done = subprocess.run([sys.executable, "-m", "pipeline", *words], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -54,7 +56,9 @@ def test_the_refused_challenger_reached_no_environment(played):
 
 def test_septembers_drift_is_found_and_is_in_the_ledger(played):
     folder, _ = played
-    (measured,) = [row for row in json.loads(gatehouse(folder, "ledger", "show", "--json")) if row["kind"] == "drift.measured"]
+    (measured,) = [
+        row for row in json.loads(gatehouse(folder, "ledger", "show", "--json")) if row["kind"] == "drift.measured"
+    ]
     assert measured["body"]["drifted"]
     assert any("2013-09" in reason for reason in measured["body"]["reasons"])
     assert measured["body"]["asked"] > 1000

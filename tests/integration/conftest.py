@@ -14,9 +14,12 @@ FLIGHTS = Path(__file__).parents[2] / "pipeline" / "examples" / "flights"
 SAMPLE = 0.1
 QUICK = ("--set", "training.parameters.epochs=2", "--set", "evaluation.resamples=50")
 LENIENT = (
-    "--set", "policy.metric=[{metric='auc', min=0.5}]",
-    "--set", "policy.slice=[]",
-    "--set", "policy.not_worse=[{metric='auc', by=1.0}]",
+    "--set",
+    "policy.metric=[{metric='auc', min=0.5}]",
+    "--set",
+    "policy.slice=[]",
+    "--set",
+    "policy.not_worse=[{metric='auc', by=1.0}]",
 )
 
 
@@ -29,9 +32,17 @@ class Stack:
     def gatehouse(self, *words, settings=None, cwd=None, expected=(0,)):
         env = {**os.environ, "GATEHOUSE_SETTINGS": str(settings or self.home / "settings.toml")}
         done = subprocess.run(
-            [sys.executable, "-m", "pipeline", *words], capture_output=True, text=True, check=False, cwd=cwd or self.home, env=env, timeout=300
+            [sys.executable, "-m", "pipeline", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=cwd or self.home,
+            env=env,
+            timeout=300,
         )
-        assert done.returncode in expected, f"gatehouse {' '.join(words)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode in expected, (
+            f"gatehouse {' '.join(words)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done
 
     def json(self, *words):
@@ -44,15 +55,29 @@ class Stack:
         return Installation(load_settings(self.home / "settings.toml"))
 
     def open(self, run, *options, project=FLIGHTS, expected=(0,)):
-        return self.gatehouse("ingest", "--run", run, "--project", str(project), *QUICK, *LENIENT, *options, expected=expected)
+        return self.gatehouse(
+            "ingest", "--run", run, "--project", str(project), *QUICK, *LENIENT, *options, expected=expected
+        )
 
     def until(self, stage, run, *options, project=FLIGHTS, expected=(0,)):
         return self.gatehouse(
-            "run", "--run", run, "--project", str(project), "--until", stage, *QUICK, *LENIENT, *options, expected=expected
+            "run",
+            "--run",
+            run,
+            "--project",
+            str(project),
+            "--until",
+            stage,
+            *QUICK,
+            *LENIENT,
+            *options,
+            expected=expected,
         )
 
     def approve(self, run, who="grace", expected=(0,)):
-        return self.gatehouse("gate", "approve", "--run", run, "--reason", "a test", "--demo-identity", who, expected=expected)
+        return self.gatehouse(
+            "gate", "approve", "--run", run, "--reason", "a test", "--demo-identity", who, expected=expected
+        )
 
     def kinds(self, run):
         return [row["kind"] for row in self.json("ledger", "show", "--run", run)]

@@ -39,7 +39,9 @@ def test_data_that_fails_its_checks_stops_at_validate(stack, project, case, sele
     columns = query_columns(stack, project)
     if select is None:
         changed = {"wrong dtype": {"carrier": "length(carrier)"}, "one class": {"late": "0::smallint"}}[case]
-        select = "select " + ", ".join(f"{changed[c]} as {c}" if c in changed else c for c in columns) + " from original"
+        select = (
+            "select " + ", ".join(f"{changed[c]} as {c}" if c in changed else c for c in columns) + " from original"
+        )
         says = next(iter(changed))
     wrapped(project, select)
     run = "bad-" + case.replace(" ", "-")
@@ -53,7 +55,10 @@ def test_forty_percent_nulls_and_non_finite_values_are_refused(stack, project):
     columns = query_columns(stack, project)
     number = next(name for name in columns if name.startswith("temp"))
     rest = ", ".join(name for name in columns if name != number)
-    wrapped(project, f"select {rest}, case when flight_id % 10 < 4 then null when flight_id % 10 = 5 then 'Infinity' else {number} end as {number} from original")
+    wrapped(
+        project,
+        f"select {rest}, case when flight_id % 10 < 4 then null when flight_id % 10 = 5 then 'Infinity' else {number} end as {number} from original",
+    )
     stack.open("bad-nulls", project=project)
     done = stack.gatehouse("validate", "--run", "bad-nulls", expected=(3,))
     assert "null" in done.stderr
@@ -66,7 +71,9 @@ def test_an_empty_window_names_the_window(stack, project):
 
 
 def test_a_source_query_that_fails_is_explained(stack, project):
-    (project / "flights.sql").write_text("select no_such_column from flights where time_hour >= %(start)s and time_hour < %(end)s")
+    (project / "flights.sql").write_text(
+        "select no_such_column from flights where time_hour >= %(start)s and time_hour < %(end)s"
+    )
     done = stack.open("bad-query", project=project, expected=(2,))
     assert "no_such_column" in done.stderr
 

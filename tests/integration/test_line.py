@@ -62,7 +62,9 @@ def test_an_unknown_run_is_bad_input(stack):
 def test_production_is_refused_without_an_approval_even_when_the_gate_is_skipped(stack, staged):
     done = stack.gatehouse("promote", "--env", "production", "--run", staged, expected=(2, 4))
     assert "Traceback" not in done.stderr
-    assert "model.promoted" not in [row["kind"] for row in stack.json("ledger", "show", "--run", staged) if row["environment"] == "production"]
+    assert "model.promoted" not in [
+        row["kind"] for row in stack.json("ledger", "show", "--run", staged) if row["environment"] == "production"
+    ]
 
 
 def test_somebody_who_is_no_approver_cannot_approve(stack, staged):
@@ -83,7 +85,9 @@ def test_a_training_killed_in_the_middle_goes_on_and_gives_the_same_weights(stac
     stack.until("validate", run, *more)
     place = stack.place()
     env = {**os.environ, "GATEHOUSE_SETTINGS": str(stack.home / "settings.toml")}
-    child = subprocess.Popen([sys.executable, "-m", "pipeline", "train", "--run", run], env=env, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "train", "--run", run], env=env, stderr=subprocess.DEVNULL
+    )
     tracked = place.mlflow.ensure_run("flights", run, name=run, tags={})
     while not place.mlflow.artifact_names(tracked, "checkpoints"):
         assert child.poll() is None, "training ended before it could be killed"
@@ -103,7 +107,9 @@ def test_an_artifact_changed_in_mlflow_after_register_is_not_promoted(stack):
     model = place.mlflow.client().get_logged_model(fact["uri"].removeprefix("models:/"))
     where = model.artifact_location.removeprefix("mlflow-artifacts:/")
     answer = requests.put(
-        f"{place.mlflow.uri}/api/2.0/mlflow-artifacts/artifacts/{where}/package/transformer.json", data=b"{}", timeout=10
+        f"{place.mlflow.uri}/api/2.0/mlflow-artifacts/artifacts/{where}/package/transformer.json",
+        data=b"{}",
+        timeout=10,
     )
     assert answer.ok
     done = stack.gatehouse("promote", "--env", "staging", "--run", run, expected=(5,))
@@ -144,7 +150,10 @@ def test_the_server_answers_one_curl(stack):
 
     example = (package_folder(place, wanted.package, wanted.uri) / "input_example.json").read_bytes()
     answer = requests.post(
-        place.server("production").url + "/invocations", data=example, headers={"Content-Type": "application/json"}, timeout=5
+        place.server("production").url + "/invocations",
+        data=example,
+        headers={"Content-Type": "application/json"},
+        timeout=5,
     )
     (probability,) = answer.json()["predictions"]
     assert 0 < probability < 1
@@ -169,7 +178,9 @@ def test_mlflow_itself_loads_the_registered_model(stack, staged):
     assert abs(theirs.predict(frame) - ours.predict(columns)).max() < 1e-9
 
 
-@pytest.mark.parametrize(("section", "says"), [("ledger", "Postgres does not answer"), ("mlflow", "MLflow does not answer")])
+@pytest.mark.parametrize(
+    ("section", "says"), [("ledger", "Postgres does not answer"), ("mlflow", "MLflow does not answer")]
+)
 def test_an_unreachable_service_is_said_within_fifteen_seconds(stack, tmp_path, section, says):
     text = (stack.home / "settings.toml").read_text()
     dead = {"ledger": "postgresql+psycopg2://gatehouse@127.0.0.1:1/gatehouse", "mlflow": "http://127.0.0.1:1"}[section]
@@ -210,7 +221,9 @@ def test_a_ledger_row_changed_by_a_superuser_is_named(stack):
     assert "every link holds" in stack.gatehouse("ledger", "verify").stdout
 
 
-@pytest.mark.parametrize("statement", ["update gatehouse.event set actor = 'x'", "delete from gatehouse.event", "truncate gatehouse.event"])
+@pytest.mark.parametrize(
+    "statement", ["update gatehouse.event set actor = 'x'", "delete from gatehouse.event", "truncate gatehouse.event"]
+)
 def test_not_even_the_owner_changes_the_ledger(stack, statement):
     import sqlalchemy as sa
 

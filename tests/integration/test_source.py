@@ -63,8 +63,8 @@ def table(uri: str, query: str, window: Window = JULY) -> pa.Table:
 def cells(uri: str, values: str) -> list[Any]:
     """The one column of ``VALUES``, as Python values."""
     rows = table(uri, f"SELECT v FROM (VALUES {values}) AS given (v) WHERE {ANY}")
-    values: list[Any] = rows.column("v").to_pylist()
-    return values
+    found: list[Any] = rows.column("v").to_pylist()
+    return found
 
 
 def copy_threads() -> list[str]:

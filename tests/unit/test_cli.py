@@ -12,11 +12,18 @@ HEAVY = ("mlflow", "torch", "pandas", "numpy", "sqlalchemy", "pyarrow", "matplot
 
 def gatehouse(*words, cwd):
     return subprocess.run(
-        [sys.executable, "-m", "pipeline", *words], capture_output=True, text=True, check=False, cwd=cwd, env={"PATH": "/usr/bin:/bin"}
+        [sys.executable, "-m", "pipeline", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={"PATH": "/usr/bin:/bin"},
     )
 
 
-@pytest.mark.parametrize("words", [("frobnicate",), ("train",), ("promote", "--run", "r"), ("gate", "approve", "--run", "r")])
+@pytest.mark.parametrize(
+    "words", [("frobnicate",), ("train",), ("promote", "--run", "r"), ("gate", "approve", "--run", "r")]
+)
 def test_bad_usage_is_exit_code_2_without_a_traceback(tmp_path, words):
     done = gatehouse(*words, cwd=tmp_path)
     assert done.returncode == 2

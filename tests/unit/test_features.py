@@ -110,9 +110,11 @@ def test_one_row_is_encoded_as_it_is_among_many():
         "carrier": generator.choice(text("UA", "DL", "AA"), 40_000),
         **{name: generator.normal(size=40_000) for name in ("hour", "gust", "rain")},
     }
+    for name in ("hour", "gust", "rain"):
+        columns[name][[7, 16_384]] = np.nan
     fitted = Features(*ITEMS).fit(columns)
     together = fitted.apply(columns)
-    for row in (0, 16_383, 16_384, 39_999):
+    for row in (0, 7, 16_383, 16_384, 39_999):
         alone = fitted.apply({name: column[row : row + 1] for name, column in columns.items()})
         assert np.array_equal(alone.categories[0], together.categories[row])
         assert np.array_equal(alone.numbers[0], together.numbers[row])

@@ -28,5 +28,7 @@ def test_production_is_behind_the_gate_and_the_gate_is_behind_staging():
 
 def test_every_stage_is_a_command_that_takes_the_run_id():
     for command in {stage.command[:2] if stage.gate else stage.command[:1] for stage in STAGES}:
-        done = subprocess.run([sys.executable, "-m", "pipeline", *command, "--help"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", *command, "--help"], capture_output=True, text=True, check=True
+        )
         assert "--run" in done.stdout

@@ -129,6 +129,28 @@ def test_a_training_stopped_anywhere_resumes_to_the_very_same_weights(refit, at)
     assert without_time(seen) == without_time(whole.history)
 
 
+DAYS = np.datetime64("2013-01-01", "us") + np.arange(1200) * np.timedelta64(1, "h")
+
+
+def test_a_training_with_day_effects_resumes_to_the_very_same_weights():
+    parameters = {**PARAMETERS, "day_effect": 5.0}
+    whole, store = train(parameters, order=DAYS), Store()
+
+    def stop(epoch):
+        if epoch.epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(parameters, order=DAYS, store=store, on_epoch=stop)
+    assert train(parameters, order=DAYS, store=store).weights_digest == whole.weights_digest
+    assert whole.weights_digest != train(order=DAYS).weights_digest
+
+
+def test_day_effects_take_up_luck_and_are_not_part_of_the_model(fitted):
+    result = train({**PARAMETERS, "day_effect": 5.0}, order=DAYS)
+    assert set(result.module.state_dict()) == set(fitted.module.state_dict())
+
+
 def without_time(history):
     return [dataclasses.replace(epoch, seconds=0.0) for epoch in history]
 
@@ -314,6 +336,7 @@ def test_encoded_numbers_that_are_not_finite_are_refused():
         ({"batch": True}, "batch"),
         ({"validation_every": 1}, "validation_every"),
         ({"warmup": 1.0}, "warmup"),
+        ({"day_effect": -1.0}, "day_effect"),
         ({"hiden": 8}, "training.parameters"),
     ],
 )
