@@ -29,7 +29,16 @@ _SUFFIXES = (".toml", ".py", ".sql", ".json", ".md")
 
 Model = TypeVar("Model", bound=BaseModel)
 Parameter = bool | int | float | str
-WindowText = Annotated[str, BeforeValidator(lambda text: str(Window.parse(str(text))))]
+
+
+def _window(text: object) -> str:
+    try:
+        return str(Window.parse(str(text)))
+    except UsageError as error:
+        raise ValueError(f"{error.what}; {error.fix}") from error
+
+
+WindowText = Annotated[str, BeforeValidator(_window)]
 
 
 class _Strict(BaseModel):
@@ -145,10 +154,9 @@ class SearchSettings(_Strict):
 
 
 class EvaluationSettings(_Strict):
-    """Slices and the bootstrap. `bands` cuts a numeric slice at these values: band i holds edge i <= x < edge i + 1."""
+    """Slices and the bootstrap."""
 
     slices: tuple[str, ...] = ()
-    bands: Mapping[str, tuple[float, ...]] = {}
     resamples: Annotated[int, Field(ge=50, le=10_000)] = 400
 
 
@@ -325,7 +333,9 @@ def _validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
 
 
 def _explain(model: type[BaseModel], error: ValidationError, where: str) -> UsageError:
-    first = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # A misspelt key is two problems, one unknown and one missing; the unknown one says more.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
@@ -333,7 +343,7 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> Usag
         return UsageError(f"unknown key '{location[-1]}'", where=f"{where}: {key}", fix=_nearest(location[-1], known))
     expected = first["msg"][0].lower() + first["msg"][1:]
     given = "" if first["type"] == "missing" else f", got {first['input']!r:.80}"
-    return UsageError(f"{expected}{given}", where=f"{where}: {key}", fix=f"{len(error.errors())} error(s) in all")
+    return UsageError(f"{expected}{given}", where=f"{where}: {key}", fix=f"{len(problems)} error(s) in all")
 
 
 def _fields(model: type[BaseModel], location: Sequence[str]) -> list[str]:

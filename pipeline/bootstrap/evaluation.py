@@ -48,7 +48,7 @@ def evaluate(place: Installation, state: RunState, project: Project) -> Mapping[
         holdout,
         challenger,
         rival,
-        slices={name: settings.bands.get(name, ()) for name in settings.slices},
+        slices=settings.slices,
         resamples=settings.resamples,
         seed=project.settings.training.seed,
         champion_latency=latency.measure_latency(rival.model.predict, sample) if rival else None,

@@ -91,9 +91,8 @@ def fetch(digest: str, uri: str, folder: Path) -> None:
 @app.command()
 def demo(
     sample: Annotated[float, typer.Option("--sample", help="Share of the flights to use, for a quick look.")] = 1.0,
-    fast: Annotated[bool, typer.Option("--fast", help="Few epochs.")] = False,
 ) -> None:
     """The main job, end to end, on real flights: two champions, one refusal, one rollback, real drift."""
     from pipeline.bootstrap.demo import demo
 
-    demo(home(), sample, fast=fast)
+    demo(home(), sample)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,7 @@ def measure(
     challenger: Predictor,
     rival: Rival | None,
     *,
-    slices: Mapping[str, Sequence[float]],
+    slices: Sequence[str],
     resamples: int,
     seed: int,
     champion_latency: Latency | None,
@@ -55,7 +54,7 @@ def measure(
         y: labels, float64 [n].
         columns: the hold-out.
         challenger, rival: the models; no rival when nothing is in production yet.
-        slices: columns to look at, value by value, or in bands that begin at these edges.
+        slices: columns to look at, value by value.
         resamples, seed: of the bootstrap.
         champion_latency: measured beside the challenger's.
 
@@ -68,7 +67,7 @@ def measure(
         tracker.advance()
         intervals = comparison.bootstrap(y, p, q, resamples=resamples, seed=seed)
         tracker.advance()
-        rows = comparison.by_slice(y, p, q, {name: _slice(columns, name, edges) for name, edges in slices.items()})
+        rows = comparison.by_slice(y, p, q, {name: _slice(columns, name) for name in slices})
         tracker.advance()
         candidate = Candidate(
             metrics=comparison.evaluate(y, p), intervals=intervals.challenger, curves=comparison.curves(y, p)
@@ -101,7 +100,7 @@ def _champion(
     )
 
 
-def _slice(columns: Columns, name: str, edges: Sequence[float]) -> NDArray[Any]:
+def _slice(columns: Columns, name: str) -> NDArray[Any]:
     if name not in columns:
         raise UsageError(
             f"slice '{name}' is no column of the source",
@@ -111,12 +110,7 @@ def _slice(columns: Columns, name: str, edges: Sequence[float]) -> NDArray[Any]:
     values = columns[name]
     if values.dtype.kind != "f":
         return values.astype(object)
-    if not edges:
-        return np.array([None if np.isnan(value) else f"{value:g}" for value in values], dtype=object)
-    names = [f"< {edges[0]:g}", *(f"{low:g} – {high:g}" for low, high in pairwise(edges)), f"≥ {edges[-1]:g}"]
-    bands: NDArray[Any] = np.array(names, dtype=object)[np.searchsorted(edges, values, side="right")]
-    bands[np.isnan(values)] = None
-    return bands
+    return np.array([None if np.isnan(value) else f"{value:g}" for value in values], dtype=object)
 
 
 def months(part: str, time: NDArray[Any], y: NDArray[np.float64]) -> tuple[MonthRows, ...]:

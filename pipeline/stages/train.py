@@ -109,8 +109,7 @@ def fit(
     y = labels(columns, recipe.target)
     transformer = recipe.features.fit(columns)
     encoded = transformer.apply(columns)
-    total = recipe.parameters.get("epochs")
-    with reporter.track("training", total=float(total) if isinstance(total, int) else None) as tracker:
+    with reporter.track("training") as tracker:
 
         def on_epoch(epoch: Epoch) -> None:
             numbers = {

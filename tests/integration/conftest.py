@@ -12,7 +12,11 @@ import pytest
 
 FLIGHTS = Path(__file__).parents[2] / "pipeline" / "examples" / "flights"
 SAMPLE = 0.1
-QUICK = ("--set", "training.parameters.epochs=2", "--set", "evaluation.resamples=50")
+SMALL = {"epochs": 2, "members": 1, "hidden": 16, "refit": "false"}
+QUICK = tuple(word for key, value in SMALL.items() for word in ("--set", f"training.parameters.{key}={value}")) + (
+    "--set",
+    "evaluation.resamples=50",
+)
 LENIENT = (
     "--set",
     "policy.metric=[{metric='auc', min=0.5}]",

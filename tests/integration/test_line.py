@@ -81,8 +81,7 @@ def test_an_installation_that_is_not_embedded_believes_no_demo_identity(stack, s
 
 def test_a_training_killed_in_the_middle_goes_on_and_gives_the_same_weights(stack, staged):
     run = "killed-in-training"
-    more = ("--set", "training.parameters.epochs=2")
-    stack.until("validate", run, *more)
+    stack.until("validate", run)
     place = stack.place()
     env = {**os.environ, "GATEHOUSE_SETTINGS": str(stack.home / "settings.toml")}
     child = subprocess.Popen(

@@ -1,0 +1,131 @@
+"""The evidence page: right under Jenkins' policy, safe with hostile text, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from pipeline.domain import comparison
+from pipeline.domain.canonical import digest_json
+from pipeline.domain.evidence import (
+    Candidate,
+    Champion,
+    Data,
+    Evidence,
+    Latency,
+    Lineage,
+    MonthRows,
+    Parity,
+    Rows,
+    Subject,
+    Training,
+    Windows,
+)
+from pipeline.reports.evidence import render
+
+DIGEST = "sha256:" + "a" * 64
+HOSTILE = '<img src=x onerror="alert(1)">'
+
+
+def evidence(*, champion=True, slice_value="JFK"):
+    rng = np.random.default_rng(1)
+    y = (rng.random(2000) < 0.3).astype(float)
+    p, q = (np.clip(0.3 + 0.2 * (y - 0.3) + rng.normal(0, noise, 2000), 0.01, 0.99) for noise in (0.15, 0.2))
+    both = comparison.bootstrap(y, p, q if champion else None, resamples=50)
+    rival = None
+    if champion:
+        rival = Champion(
+            version="1",
+            run="old",
+            package=DIGEST,
+            metrics=comparison.evaluate(y, q),
+            intervals=both.champion,
+            curves=comparison.curves(y, q),
+        )
+    return Evidence(
+        run="r-1",
+        project="flights",
+        model="flights",
+        environment="production",
+        created="2026-11-23T20:00:00+00:00",
+        target="late",
+        windows=Windows(train="2013-01..2013-06", holdout="2013-07"),
+        rows=Rows(train=10_000, holdout=2000, holdout_positives=int(y.sum())),
+        subject=Subject(package=DIGEST, weights=DIGEST, data=DIGEST, code=DIGEST, policy=DIGEST),
+        candidate=Candidate(
+            metrics=comparison.evaluate(y, p), intervals=both.challenger, curves=comparison.curves(y, p)
+        ),
+        champion=rival,
+        differences=both.difference,
+        resamples=50,
+        slices=tuple(comparison.by_slice(y, p, None, {"origin": np.full(2000, slice_value, dtype=object)})),
+        latency=Latency(single_row_p50_ms=0.2, single_row_p95_ms=0.4, batch_rows_per_second=5e4, batch_rows=2000),
+        package_bytes=700_000,
+        parity=Parity(rows=10_000, max_abs_difference=3e-7),
+        data=Data(checks_passed=True, months=(MonthRows(part="holdout", month="2013-07", rows=2000, positives=600),)),
+        training=Training(framework="torch", seed=1, epochs=3, seconds=20.0),
+        lineage=(Lineage(what="project", identity="commit", digest=DIGEST),),
+    ).to_json()
+
+
+VERDICT = {
+    "passed": False,
+    "policy_digest": DIGEST,
+    "rules": [
+        {"rule": "auc", "value": 0.6, "threshold": "≥ 0.7", "passed": False, "reason": "0.6 is not ≥ 0.7"},
+        {"rule": "brier", "value": 0.1, "threshold": "≤ 0.2", "passed": True, "reason": "within bounds"},
+    ],
+}
+APPROVAL = {"approved": True, "actor": "grace", "reason": HOSTILE, "at": "now", "expires": "later", "assurance": "demo"}
+
+
+def test_the_form_for_jenkins_has_no_script_no_inline_style_and_loads_nothing_from_elsewhere():
+    files = render(evidence(), VERDICT, [APPROVAL])
+    page = files["evidence.html"].decode()
+    assert "<script" not in page
+    assert "style=" not in page
+    assert "<style" not in page
+    loaded = re.findall(r'(?:src|srcset|href)="([^"]+)"', page)
+    assert loaded
+    assert all(name in files for name in loaded)
+    for name, content in files.items():
+        if name.endswith(".svg"):
+            assert b"style=" not in content
+            assert b"<style" not in content
+
+
+def test_the_standalone_form_loads_nothing_at_all():
+    page = render(evidence(), VERDICT)["evidence-standalone.html"].decode()
+    assert all(url.startswith("data:") for url in re.findall(r'(?:src|srcset|href)="([^"]+)"', page))
+
+
+def test_verdict_and_its_reasons_come_before_everything_else():
+    page = render(evidence(), VERDICT)["evidence.html"].decode()
+    assert (
+        page.index("The policy refuses") < page.index("0.6 is not ≥ 0.7") < page.index("What exactly would be approved")
+    )
+
+
+def test_hostile_text_in_data_and_reasons_stays_text():
+    page = render(evidence(slice_value=HOSTILE), VERDICT, [APPROVAL])["evidence.html"].decode()
+    assert HOSTILE not in page
+    assert "&lt;img src=x" in page
+
+
+def test_a_demo_identity_is_marked_as_such():
+    page = render(evidence(), VERDICT, [APPROVAL])["evidence.html"].decode()
+    assert "demonstration only" in page
+
+
+def test_the_digest_on_the_page_is_that_of_the_json_beside_it():
+    files = render(evidence())
+    assert digest_json(json.loads(files["evidence.json"])) in files["evidence.html"].decode()
+
+
+@pytest.mark.parametrize("champion", [True, False])
+def test_the_same_evidence_gives_the_same_bytes_with_or_without_a_champion(champion):
+    one = evidence(champion=champion)
+    assert render(one, VERDICT) == render(one, VERDICT)
