@@ -177,6 +177,35 @@ def test_mlflow_itself_loads_the_registered_model(stack, staged):
     assert abs(theirs.predict(frame) - ours.predict(columns)).max() < 1e-9
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_loads_the_native_network_without_a_pickle(stack, staged):
+    import mlflow.pytorch
+    import torch
+
+    place = stack.place()
+    place.mlflow.client()
+    uri = place.state(staged).fact("train")["uri"]
+    network = mlflow.pytorch.load_model(uri)
+    assert callable(network)
+    assert any(isinstance(tensor, torch.Tensor) for tensor in network.state_dict().values())
+
+
+def test_a_search_is_nested_runs_and_the_best_of_them_is_trained(stack):
+    run = "searched"
+    space = "{dropout={low=0.1, high=0.4}, hidden={choices=[8, 16]}}"
+    search = ("--set", "search={trials=2, space=" + space + "}", "--set", "training.parameters.epochs=1")
+    stack.until("train", run, *search)
+    place = stack.place()
+    parent = place.state(run).fact("train")["tracked_run"]
+    (experiment,) = [e for e in place.mlflow.client().search_experiments() if e.name == "flights"]
+    nested = place.mlflow.client().search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert len(nested) == 2
+    assert all("search_valid_auc" in trial.data.metrics for trial in nested)
+    best = max(nested, key=lambda trial: trial.data.metrics["search_valid_auc"])
+    chosen = place.state(run).fact("train")["parameters"]
+    assert float(best.data.params["dropout"]) == pytest.approx(chosen["dropout"])
+
+
 @pytest.mark.parametrize(
     ("section", "says"), [("ledger", "Postgres does not answer"), ("mlflow", "MLflow does not answer")]
 )
