@@ -136,7 +136,7 @@ class Demo:
         uri = place.settings.sources["warehouse"]
         with self._timed("loading flights"):
             rows = warehouse.load(uri, first, last, place.reporter, sample=self.sample)
-        self.console.print(f"{rows:,} flights loaded")
+        self.console.print(f"{rows:,} flights loaded" if rows else "they are there already")
 
     def _command(self, *words: str, expected: Sequence[int] = (0,)) -> int:
         self.console.print(f"[bold]$ gatehouse {' '.join(words)}[/]", markup=True)
