@@ -13,9 +13,9 @@ import pytest
 FLIGHTS = Path(__file__).parents[2] / "pipeline" / "examples" / "flights"
 SAMPLE = 0.1
 SMALL = {"epochs": 2, "members": 1, "hidden": 16, "refit": "false"}
-QUICK = tuple(word for key, value in SMALL.items() for word in ("--set", f"training.parameters.{key}={value}")) + (
-    "--set",
-    "evaluation.resamples=50",
+QUICK = (
+    *(word for key, value in SMALL.items() for word in ("--set", f"training.parameters.{key}={value}")),
+    *("--set", "evaluation.resamples=50"),
 )
 LENIENT = (
     "--set",
