@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,15 +18,21 @@ pytestmark = pytest.mark.acceptance
 def played(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo in a folder with spaces")
     command = [sys.executable, "-m", "pipeline", "demo", "--sample", "0.15"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=own(folder), capture_output=True, text=True, timeout=900, check=False
+    )
     yield folder, done
-    subprocess.run([sys.executable, "-m", "pipeline", "down"], cwd=folder, check=False)
+    subprocess.run([sys.executable, "-m", "pipeline", "down"], cwd=folder, env=own(folder), check=False)
+
+
+def own(folder):
+    """An environment that names this folder's stack, whatever stack the checkout around it has."""
+    return {**os.environ, "GATEHOUSE_SETTINGS": str(folder / ".gatehouse" / "settings.toml")}
 
 
 def gatehouse(folder, *words):
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *words], cwd=folder, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "pipeline", *words]
+    done = subprocess.run(command, cwd=folder, env=own(folder), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -17,7 +17,7 @@ def gatehouse(*words, cwd):
         text=True,
         check=False,
         cwd=cwd,
-        env={"PATH": "/usr/bin:/bin"},
+        env={"PATH": "/usr/bin:/bin", "GATEHOUSE_SETTINGS": str(cwd / "settings.toml")},
     )
 
 
