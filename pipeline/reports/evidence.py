@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.domain.canonical import canonical, digest_json
 from pipeline.domain.evidence import METRICS, Evidence
 from pipeline.domain.policy import LOWER_IS_BETTER
 from pipeline.reports import plots
+from pipeline.reports.templating import stylesheet, template
 
-TEMPLATES = Path(__file__).parent / "templates"
 CAPTIONS = {
     "roc": "ROC curve on the hold-out",
     "pr": "Precision and recall on the hold-out",
@@ -54,7 +51,7 @@ def render(
     """
     known = Evidence.model_validate(evidence)
     drawn = plots.draw(known)
-    css = (TEMPLATES / "evidence.css").read_text(encoding="utf-8")
+    css = stylesheet("evidence.css")
     shared = {
         "e": evidence,
         "digest": digest_json(evidence),
@@ -65,10 +62,10 @@ def render(
         "drift": sorted((evidence["drift"] or {}).get("features", ()), key=lambda row: -(row["psi"] or 0)),
         "captions": {name: text for name, text in CAPTIONS.items() if f"{name}.svg" in drawn},
     }
-    template = _environment().get_template("evidence.html")
-    jenkins = template.render(**shared, css=None, sources={name: name for name in drawn})
+    page = template("evidence.html")
+    jenkins = page.render(**shared, css=None, sources={name: name for name in drawn})
     inside = {name: Markup(f"data:image/svg+xml;base64,{_base64(svg)}") for name, svg in drawn.items()}  # noqa: S704
-    alone = template.render(**shared, css=Markup(css), sources=inside)  # noqa: S704  # our own stylesheet
+    alone = page.render(**shared, css=Markup(css), sources=inside)  # noqa: S704  # our own stylesheet
     return {
         "evidence.html": jenkins.encode(),
         "evidence-standalone.html": alone.encode(),
@@ -100,36 +97,3 @@ def _says(difference: Mapping[str, Any] | None, name: str) -> str:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "signed": _signed, "count": _count, "share": _share, "short": _short}
-    return environment
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}".replace("-", "−")
-
-
-def _count(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}".replace(",", " ")  # narrow no-break space
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _short(digest: str | None) -> str:
-    return "–" if digest is None else digest[:19] + "…"

@@ -9,17 +9,14 @@ prediction log), and ``verdict`` as
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.domain.canonical import canonical
 from pipeline.domain.drift import OTHER
+from pipeline.reports.templating import number, px, share, stylesheet, template
 
-TEMPLATES = Path(__file__).parent / "templates"
 LEVELS = ("drifted", "moderate", "stable")
 _KNOWN = ("model", "environment", "version", "package", "window", "reference", "holdout", "target", "created")
 
@@ -32,11 +29,10 @@ PLOT_WIDTH, PLOT_HEIGHT, LEFT, BELOW = 460.0, 190.0, 46.0, 24.0
 def render(report: Mapping[str, Any]) -> dict[str, bytes]:
     """The page and its data, by file name: ``monitor.html`` and ``monitor.json``."""
     verdict = report["verdict"]
-    page = _environment().get_template("monitor.html")
-    html = page.render(
+    html = template("monitor.html").render(
         **{key: report.get(key) for key in _KNOWN},
         verdict=verdict,
-        css=Markup((TEMPLATES / "monitor.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
+        css=Markup(stylesheet("monitor.css")),  # noqa: S704  # our own file
         headline=_headline(verdict),
         asked=_asked(report.get("asked") or {}),
         groups=_groups(verdict["features"]),
@@ -49,51 +45,6 @@ def render(report: Mapping[str, Any]) -> dict[str, bytes]:
 def _asked(asked: Mapping[str, Any]) -> Mapping[str, Any]:
     rows = asked.get("features", ())
     return {"rows": asked.get("rows", 0), "drifted": [row["feature"] for row in rows if row["verdict"] == "drifted"]}
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"share": share, "count": count, "number": number, "px": _px, "brief": brief}
-    return environment
-
-
-# --- words ------------------------------------------------------------------------------------------------
-
-
-def share(value: float | None, digits: int = 1) -> str:
-    """A share as per cent; a dash where it is unknown. Never 0 or 100 % for what is not quite that."""
-    if value is None:
-        return "–"
-    if 0 < value < 0.5 * 10 ** (-digits - 2):
-        return f"< {10**-digits:g}%"
-    text = f"{value * 100:.{digits}f}"
-    return f"> {100 - 10**-digits:g}%" if value < 1 and float(text) == 100 else f"{text}%"
-
-
-def count(value: int) -> str:
-    """Thousands apart by a narrow space."""
-    return f"{value:,}".replace(",", "\u202f")
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Fixed decimals; a dash where it is unknown."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
-
-
-def brief(value: float | None) -> str:
-    """Four significant digits."""
-    return "–" if value is None else f"{value:.4g}".replace("-", "−")
-
-
-def _px(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
 
 
 class Headline(NamedTuple):
@@ -199,10 +150,10 @@ def _is_ranged(bars: Sequence[Mapping[str, Any]]) -> bool:
 
 def _outline(rects: Sequence[Rect]) -> str:
     """The current distribution as one stepped line."""
-    steps = [f"M0 {_px(HEIGHT)}"]
+    steps = [f"M0 {px(HEIGHT)}"]
     for rect in rects:
-        steps += [f"V{_px(HEIGHT - rect.current)}", f"H{_px(rect.x + rect.width)}"]
-    return " ".join([*steps, f"V{_px(HEIGHT)}"])
+        steps += [f"V{px(HEIGHT - rect.current)}", f"H{px(rect.x + rect.width)}"]
+    return " ".join([*steps, f"V{px(HEIGHT)}"])
 
 
 def _ticks(bars: Sequence[Mapping[str, Any]], step: float, *, ranged: bool) -> list[Tick]:
@@ -326,7 +277,7 @@ def _path(dots: Sequence[Dot | None]) -> str:
         if dot is None:
             pen = "M"
             continue
-        parts.append(f"{pen}{_px(dot.x)} {_px(dot.y)}")
+        parts.append(f"{pen}{px(dot.x)} {px(dot.y)}")
         pen = "L"
     return " ".join(parts)
 
