@@ -7,6 +7,7 @@ ledger finds its own work when it is run again.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ RUN_TAG = "gatehouse.run"
 STAGE_TAG = "gatehouse.stage"
 PACKAGE_TAG = "gatehouse.package"
 CHAMPION = "champion"
+SYSTEM_METRICS_SECONDS = 2
 HEALTH_SECONDS = 6.0
 
 
@@ -152,6 +154,20 @@ class MlflowStore:
         )
         with self._talking(name) as client:
             client.log_inputs(run_id, datasets=[entry])
+
+    @contextmanager
+    def system_metrics(self, run_id: str) -> Iterator[None]:
+        """Log processor, memory, disk and network of this machine to the run while the block runs."""
+        self.client()
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+        monitor = SystemMetricsMonitor(run_id, sampling_interval=SYSTEM_METRICS_SECONDS, resume_logging=True)
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
 
     def finish_run(self, run_id: str) -> None:
         """Mark a run as finished."""

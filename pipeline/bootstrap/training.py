@@ -73,15 +73,16 @@ def train(place: Installation, state: RunState, project: Project) -> Mapping[str
         recipe = best_parameters(place, state, project, recipe, columns, framework, run_id)
     place.mlflow.log(run_id, parameters={**recipe.parameters, "seed": recipe.seed, "framework": framework.name})
     began = place.clock()
-    transformer, fitted = stage.fit(
-        recipe,
-        columns,
-        framework=framework,
-        checkpoints=TrackedCheckpoints(place, run_id),
-        tracking=place.mlflow,
-        run_id=run_id,
-        reporter=place.reporter,
-    )
+    with place.mlflow.system_metrics(run_id):
+        transformer, fitted = stage.fit(
+            recipe,
+            columns,
+            framework=framework,
+            checkpoints=TrackedCheckpoints(place, run_id),
+            tracking=place.mlflow,
+            run_id=run_id,
+            reporter=place.reporter,
+        )
     seconds = (place.clock() - began).total_seconds()
     training = {
         "framework": framework.name,

@@ -177,6 +177,14 @@ def test_mlflow_itself_loads_the_registered_model(stack, staged):
     assert abs(theirs.predict(frame) - ours.predict(columns)).max() < 1e-9
 
 
+def test_mlflow_shows_curves_system_metrics_parameters_and_the_data_that_was_read(stack, staged):
+    place = stack.place()
+    tracked = place.mlflow.get_run(place.state(staged).fact("train")["tracked_run"])
+    assert {"train_loss", "valid_auc", "holdout_auc", "system/cpu_utilization_percentage"} <= set(tracked.data.metrics)
+    assert tracked.data.params["hidden"] == "16"
+    assert {entry.dataset.name for entry in tracked.inputs.dataset_inputs} == {"train", "holdout"}
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_loads_the_native_network_without_a_pickle(stack, staged):
     import mlflow.pytorch
