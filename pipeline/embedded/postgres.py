@@ -31,7 +31,11 @@ _OPTIONS = (
     "unix_socket_directories=",
     "max_connections=100",
     "shared_buffers=256MB",
+    "timezone=UTC",
+    "log_timezone=UTC",
 )
+_NOBODY = 65534
+_NO_SUCH_PID = 2**22 + 1  # Linux numbers processes up to 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +78,21 @@ class _Cursor:
     """A cursor of the superuser, each statement committed by itself."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._connection = psycopg2.connect(
-            host=processes.HOST,
-            port=cluster.port,
-            user=SUPERUSER,
-            dbname="postgres",
-            passfile=str(cluster.passfile),
-            connect_timeout=5,
-        )
+        try:
+            self._connection = psycopg2.connect(
+                host=processes.HOST,
+                port=cluster.port,
+                user=SUPERUSER,
+                dbname="postgres",
+                passfile=str(cluster.passfile),
+                connect_timeout=5,
+            )
+        except psycopg2.OperationalError as error:
+            raise Unreachable(
+                f"Postgres runs, but does not let its superuser in: {error}".strip(),
+                where=str(cluster.passfile),
+                fix="put back the password file that was made with this data",
+            ) from error
         self._connection.autocommit = True
 
     def __enter__(self) -> psycopg2.extensions.cursor:
@@ -98,6 +109,7 @@ def start(home: Path) -> Cluster:
         UsageError: the wheel is not installed, or root has no way to run it.
         Unreachable: it does not start; shows the end of its log.
     """
+    home = home.resolve()
     passfile = home / "pgpass"
     data = home / "postgres"
     if not (data / "PG_VERSION").is_file():
@@ -109,66 +121,98 @@ def start(home: Path) -> Cluster:
 
 def stop(home: Path) -> None:
     """Stop it: clients are cut off, what was committed is safe. Safe when it does not run."""
-    process = _postmaster(home / "postgres")
+    process = _postmaster(home.resolve() / "postgres")
     if process is not None:
         process.send_signal(signal.SIGINT)  # Postgres's "fast" shutdown
         try:
             process.wait(STOP_SECONDS)
         except psutil.TimeoutExpired:
-            process.send_signal(signal.SIGQUIT)
+            process.send_signal(signal.SIGQUIT)  # what was committed is replayed at the next start
+            process.wait(STOP_SECONDS)
 
 
 def _make(home: Path, data: Path, passfile: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(data, ignore_errors=True)  # half of an interrupted initdb is worth nothing
+    partial = data.with_name(f"{data.name}.part")  # an interrupted initdb leaves a folder that looks whole
+    shutil.rmtree(data, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
     word = home / "initial-password"
     descriptor = os.open(word, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.write(descriptor, _password(passfile, SUPERUSER).encode())
     os.close(descriptor)
+    options = ("-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={word}")
     try:
-        options = ("-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={word}")
         done = subprocess.run(
-            [*_command("initdb"), "-D", str(data), *options], capture_output=True, text=True, check=False
+            [*_command("initdb", data), "-D", str(partial), *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=processes.clean_environment(home),
         )
     finally:
         word.unlink()
     if done.returncode:
-        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         raise Unreachable(f"Postgres could not make its folder:\n{done.stderr[-2000:]}", where=str(data))
+    partial.rename(data)
 
 
 def _launch(home: Path, data: Path, number: int) -> None:
     log = home / "log" / "postgres.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    _disown(data)
     options = [word for option in (*_OPTIONS, f"port={number}") for word in ("-c", option)]
     with log.open("ab") as stream:
         child = subprocess.Popen(
-            [*_command("postgres"), "-D", str(data), *options],
+            [*_command("postgres", data), "-D", str(data), *options],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
             start_new_session=True,
+            env=processes.clean_environment(home),
         )
-    processes.leave(child)
     deadline = time.monotonic() + START_SECONDS
     ready = [str(_binary("pg_isready")), "-q", "-h", processes.HOST, "-p", str(number), "-d", "postgres"]
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and child.poll() is None:
         if _postmaster(data) is not None and subprocess.run(ready, check=False).returncode == 0:
+            processes.leave(child)
             return
         time.sleep(0.05)
+    if child.poll() is None:
+        child.kill()
+        child.wait()
     tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-    raise Unreachable(f"Postgres did not start:\n{tail}", where=str(log))
+    raise Unreachable(f"Postgres did not start:\n{tail}", where=str(log), fix="the end of its log stands above")
 
 
 def _postmaster(data: Path) -> psutil.Process | None:
-    """The running server of this folder. A pid file left by ``kill -9`` may name anybody by now."""
+    """The running server of this folder.
+
+    A pid file left by ``kill -9`` may name anybody by now, even the server of another folder.
+    """
     try:
         first = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0]
         process = psutil.Process(int(first))
-        ours = process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
-    except (OSError, IndexError, ValueError, psutil.NoSuchProcess):
+        ours = process.name() == "postgres" and str(data) in process.cmdline()
+    except (OSError, IndexError, ValueError, psutil.Error):  # a zombie has no command line
         return None
     return process if ours else None
+
+
+def _disown(data: Path) -> None:
+    """Put right a pid file left by ``kill -9`` whose number now belongs to another program.
+
+    Postgres would take that program for itself and not start. The file stays, with a number that nobody has: its
+    last line is how Postgres finds a child of the killed server that still writes.
+    """
+    place = data / "postmaster.pid"
+    lines = place.read_text(encoding="utf-8").splitlines() if place.is_file() else []
+    try:
+        stranger = psutil.Process(int(lines[0])).name() != "postgres"
+    except (IndexError, ValueError, psutil.Error):
+        return
+    if stranger:
+        place.write_text("\n".join([str(_NO_SUCH_PID), *lines[1:]]) + "\n", encoding="utf-8")
 
 
 def _port(data: Path) -> int:
@@ -176,23 +220,39 @@ def _port(data: Path) -> int:
     return int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[3])
 
 
-def _command(name: str) -> list[str]:
-    """How to run one of Postgres's programs; they refuse to run as root.
+def _command(name: str, data: Path) -> list[str]:
+    """How to run one of Postgres's programs on a folder; they refuse to run as root.
 
-    As root they run in a user namespace in which root has another number: files stay root's own, nothing needs
-    to be given to another user, and a checkout that only root may enter works.
+    As root they run in a user namespace in which root has another number: files stay root's own and nothing is
+    given to another user. A container often forbids namespaces: there they run as `nobody`, who owns the data and
+    keeps one right of root's, to pass folders that only root may enter. So a checkout below ``/root`` works both ways,
+    and no permission outside the data folder is changed.
     """
     binary = str(_binary(name))
     if os.geteuid() != 0:
         return [binary]
-    namespace = ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--"]
-    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode:
-        raise UsageError(
-            "Postgres refuses to run as root, and this machine allows root no user namespace",
-            where="unshare --user",
-            fix="run this as an ordinary user",
-        )
-    return [*namespace, binary]
+    owner = data.stat().st_uid if data.is_dir() else None
+    ways = []
+    if not owner:
+        ways.append(["unshare", "--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}", "--"])
+    if owner != 0:
+        user = _NOBODY if owner is None else owner
+        right = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+        ways.append(["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *right, "--"])
+    for way in ways:
+        if _works([*way, binary, "--version"]):
+            return [*way, binary]
+    raise UsageError(
+        "Postgres refuses to run as root, and this machine lets root neither make a user namespace nor change its user",
+        where=" or ".join(f"{way[0]}" for way in ways),
+        fix="run this as an ordinary user",
+    )
+
+
+def _works(argv: list[str]) -> bool:
+    if shutil.which(argv[0]) is None:
+        return False
+    return subprocess.run(argv, check=False, capture_output=True).returncode == 0
 
 
 def _binary(name: str) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -29,6 +30,7 @@ def spawn(name: str, argv: Sequence[str], home: Path, env: Mapping[str, str]) ->
     found = find(name, home)
     if found is not None:
         return int(found.pid)
+    _end(_left_behind(name, home))
     log = home / "log" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
@@ -43,9 +45,7 @@ def spawn(name: str, argv: Sequence[str], home: Path, env: Mapping[str, str]) ->
         )
     leave(child)
     record = {"pid": child.pid, "began": psutil.Process(child.pid).create_time()}
-    place = _pid_file(name, home)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(json.dumps(record), encoding="utf-8")
+    _replace(_pid_file(name, home), json.dumps(record))
     return child.pid
 
 
@@ -72,25 +72,21 @@ def stop(name: str, home: Path, grace: float = 10.0) -> None:
         family = [process, *process.children(recursive=True)]
         process.terminate()
         psutil.wait_procs([process], timeout=grace)
-        for member in family:
-            if member.is_running():
-                member.kill()
-        psutil.wait_procs(family, timeout=grace)
+        _end(family)
+    _end(_left_behind(name, home))
     _pid_file(name, home).unlink(missing_ok=True)
 
 
 def port(name: str, home: Path) -> int:
     """The port kept for a name: the same as last time while nobody else took it, else a free one."""
     place = home / "run" / f"{name}.port"
-    if place.is_file():
-        kept = int(place.read_text(encoding="utf-8"))
-        if find(name, home) is not None or _is_free(kept):
-            return kept
+    kept = place.read_text(encoding="utf-8").strip() if place.is_file() else ""
+    if kept.isdecimal() and (find(name, home) is not None or _is_free(int(kept))):
+        return int(kept)
     with closing(socket.socket()) as probe:
         probe.bind((HOST, 0))
         free = int(probe.getsockname()[1])
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(str(free), encoding="utf-8")
+    _replace(place, str(free))
     return free
 
 
@@ -123,14 +119,61 @@ def clean_environment(home: Path) -> dict[str, str]:
         if not key.startswith(("MLFLOW_", "PG", "GATEHOUSE_")) and "proxy" not in key.lower()
     }
     caches = home / "caches"
-    caches.mkdir(parents=True, exist_ok=True)
+    temporary = home / "tmp"
+    for folder in (caches, temporary):
+        folder.mkdir(parents=True, exist_ok=True)
     return keep | {
         "DO_NOT_TRACK": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MPLCONFIGDIR": str(caches),
         "XDG_CACHE_HOME": str(caches),
+        "TMPDIR": str(temporary),
         "GATEHOUSE_SETTINGS": str(home / "settings.toml"),
     }
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Hold this folder against other starts and stops; waits for those under way. A killed holder lets go."""
+    place = home / "run" / "lock"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _left_behind(name: str, home: Path) -> list[psutil.Process]:
+    """Children that outlived a killed process, known by its process group and by the folder they work in.
+
+    The group alone would not do: after a reboot its number may be a stranger's.
+    """
+    try:
+        leader = int(json.loads(_pid_file(name, home).read_text(encoding="utf-8"))["pid"])
+    except (OSError, ValueError, KeyError):
+        return []
+    return [process for process in psutil.process_iter() if _belongs(process, leader, home)]
+
+
+def _belongs(process: psutil.Process, group: int, folder: Path) -> bool:
+    try:
+        return os.getpgid(process.pid) == group and Path(process.cwd()) == folder.resolve()
+    except (OSError, psutil.Error):
+        return False
+
+
+def _end(family: Sequence[psutil.Process]) -> None:
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=10)
+
+
+def _replace(place: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f"{place.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(place)
 
 
 def _pid_file(name: str, home: Path) -> Path:

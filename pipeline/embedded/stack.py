@@ -18,6 +18,11 @@ SERVER_SECONDS = 30
 def up(home: Path, reporter: Reporter) -> None:
     """Start Postgres and MLflow and write ``settings.toml``; safe to run again."""
     home.mkdir(parents=True, exist_ok=True)
+    with processes.alone(home):
+        _up(home, reporter)
+
+
+def _up(home: Path, reporter: Reporter) -> None:
     with reporter.track("starting Postgres"):
         cluster = postgres.start(home)
         for role in (OWNER, STAGES, READER, "mlflow", "warehouse"):
@@ -33,8 +38,9 @@ def up(home: Path, reporter: Reporter) -> None:
 
 def start_servers(home: Path, commands: Mapping[str, Sequence[str]]) -> None:
     """Start a model server for each environment and wait until it answers."""
-    for name, argv in commands.items():
-        processes.spawn(_server(name), argv, home, processes.clean_environment(home))
+    with processes.alone(home):
+        for name, argv in commands.items():
+            processes.spawn(_server(name), argv, home, processes.clean_environment(home))
     for name in commands:
         url = f"http://{processes.HOST}:{processes.port(_server(name), home)}/version"
         processes.wait_for_http(url, _server(name), home, SERVER_SECONDS)
@@ -42,10 +48,13 @@ def start_servers(home: Path, commands: Mapping[str, Sequence[str]]) -> None:
 
 def down(home: Path) -> None:
     """Stop everything; the data stays. Safe when nothing runs."""
-    for name in ENVIRONMENTS:
-        processes.stop(_server(name), home)
-    mlflow_server.stop(home)
-    postgres.stop(home)
+    if not home.is_dir():
+        return
+    with processes.alone(home):
+        for name in ENVIRONMENTS:
+            processes.stop(_server(name), home)
+        mlflow_server.stop(home)
+        postgres.stop(home)
 
 
 def _server(environment: str) -> str:

@@ -57,7 +57,7 @@ def test_forty_percent_nulls_and_non_finite_values_are_refused(stack, project):
     rest = ", ".join(name for name in columns if name != number)
     wrapped(
         project,
-        f"select {rest}, case when flight_id % 10 < 4 then null when flight_id % 10 = 5 then 'Infinity' else {number} end as {number} from original",
+        f"select {rest}, case when mod(flight_id, 10) < 4 then null when mod(flight_id, 10) = 5 then 'Infinity' else {number} end as {number} from original",
     )
     stack.open("bad-nulls", project=project)
     done = stack.gatehouse("validate", "--run", "bad-nulls", expected=(3,))
