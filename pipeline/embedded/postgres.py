@@ -124,11 +124,9 @@ def stop(home: Path) -> None:
     process = _postmaster(home.resolve() / "postgres")
     if process is not None:
         process.send_signal(signal.SIGINT)  # Postgres's "fast" shutdown
-        try:
-            process.wait(STOP_SECONDS)
-        except psutil.TimeoutExpired:
+        if not processes.wait_ended([process], STOP_SECONDS):
             process.send_signal(signal.SIGQUIT)  # what was committed is replayed at the next start
-            process.wait(STOP_SECONDS)
+            processes.wait_ended([process], STOP_SECONDS)
 
 
 def _make(home: Path, data: Path, passfile: Path) -> None:
@@ -200,15 +198,16 @@ def _postmaster(data: Path) -> psutil.Process | None:
 
 
 def _disown(data: Path) -> None:
-    """Put right a pid file left by ``kill -9`` whose number now belongs to another program.
+    """Put right a pid file left by ``kill -9`` whose number is another program's by now, or a zombie's.
 
-    Postgres would take that program for itself and not start. The file stays, with a number that nobody has: its
-    last line is how Postgres finds a child of the killed server that still writes.
+    Postgres would take that process for itself and not start. The file stays, with a number that nobody has: its
+    last lines are how Postgres finds a child of the killed server that still writes.
     """
     place = data / "postmaster.pid"
     lines = place.read_text(encoding="utf-8").splitlines() if place.is_file() else []
     try:
-        stranger = psutil.Process(int(lines[0])).name() != "postgres"
+        process = psutil.Process(int(lines[0]))
+        stranger = process.name() != "postgres" or process.status() == psutil.STATUS_ZOMBIE
     except (IndexError, ValueError, psutil.Error):
         return
     if stranger:

@@ -18,6 +18,7 @@ import requests
 from pipeline.errors import Unreachable
 
 _LOOK_EVERY_SECONDS = 0.05
+_KILLED_SECONDS = 10
 _TAIL = 2_000
 HOST = "127.0.0.1"
 
@@ -71,10 +72,30 @@ def stop(name: str, home: Path, grace: float = 10.0) -> None:
     if process is not None:
         family = [process, *process.children(recursive=True)]
         process.terminate()
-        psutil.wait_procs([process], timeout=grace)
+        wait_ended([process], grace)
         _end(family)
     _end(_left_behind(name, home))
     _pid_file(name, home).unlink(missing_ok=True)
+
+
+def wait_ended(family: Sequence[psutil.Process], seconds: float) -> bool:
+    """Whether all of them ended within `seconds`.
+
+    A zombie has ended: in a container nobody may ever collect it, and on other machines it can take seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not all(_has_ended(process) for process in family):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_EVERY_SECONDS)
+    return True
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def port(name: str, home: Path) -> int:
@@ -165,7 +186,7 @@ def _end(family: Sequence[psutil.Process]) -> None:
     for member in family:
         with suppress(psutil.NoSuchProcess):
             member.kill()
-    psutil.wait_procs(family, timeout=10)
+    wait_ended(family, _KILLED_SECONDS)
 
 
 def _replace(place: Path, text: str) -> None:

@@ -7,13 +7,13 @@ import importlib.util
 import io
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
 import psycopg2
 
-from pipeline.errors import UsageError
+from pipeline.errors import Unreachable, UsageError
 from pipeline.ports import Reporter
 
 YEAR = "2013"
@@ -39,15 +39,18 @@ def load(uri: str, first: str, last: str, reporter: Reporter, *, sample: float =
         sample: share of each month's days to take, spread evenly, the same ones every time.
 
     Raises:
-        UsageError: the package with the flights is not installed.
+        UsageError: the package with the flights is not installed, or they are not of these months.
+        Unreachable: the database does not answer.
     """
-    months = set(range(int(first[5:]), int(last[5:]) + 1))
+    months = _months(first, last)
     loaded = dict.fromkeys(_FILES, 0)
-    with psycopg2.connect(_libpq(uri), connect_timeout=5) as connection, connection.cursor() as cursor:
+    connection = _connect(uri)
+    with closing(connection), connection, connection.cursor() as cursor:
         for table in _FILES:
             with _rows(table) as (names, rows), reporter.track(f"loading {table}") as tracker:
                 columns = ", ".join(f"{name} {_TYPES.get(name, 'double precision')}" for name in names)
                 cursor.execute(f"create table if not exists {table} ({columns})")
+                cursor.execute(f"lock table {table} in share row exclusive mode")  # two loaders, one after the other
                 cursor.execute(f"select distinct month from {table}")  # noqa: S608  # our own names
                 wanted = {str(month) for month in months} - {str(month) for (month,) in cursor.fetchall()}
                 month_at = names.index("month")
@@ -59,8 +62,25 @@ def load(uri: str, first: str, last: str, reporter: Reporter, *, sample: float =
                 tracker.say(f"{loaded[table]:,} rows")
             cursor.execute(f"create index if not exists {table}_time on {table} (time_hour)")
             cursor.execute(f"analyze {table}")
-    connection.close()
     return loaded["flights"]
+
+
+def _months(first: str, last: str) -> set[int]:
+    months = {f"{YEAR}-{month:02}": month for month in range(1, 13)}
+    if first not in months or last not in months:
+        raise UsageError(
+            f"the flights are of {YEAR}", where=f"{first}..{last}", fix=f"months from {YEAR}-01 to {YEAR}-12"
+        )
+    return set(range(months[first], months[last] + 1))
+
+
+def _connect(uri: str) -> psycopg2.extensions.connection:
+    try:
+        return psycopg2.connect(_libpq(uri), connect_timeout=5)
+    except psycopg2.OperationalError as error:
+        raise Unreachable(
+            f"the warehouse does not answer: {error}".strip(), where="sources.warehouse", fix="gatehouse up"
+        ) from error
 
 
 def _sampled(rows: Iterator[list[str]], day_at: int, share: float) -> Iterator[list[str]]:
