@@ -20,6 +20,7 @@ from pipeline.errors import Unreachable
 _LOOK_EVERY_SECONDS = 0.05
 _KILLED_SECONDS = 10
 _TAIL = 2_000
+_MARK = "GATEHOUSE_PROCESS"
 HOST = "127.0.0.1"
 
 
@@ -41,7 +42,7 @@ def spawn(name: str, argv: Sequence[str], home: Path, env: Mapping[str, str]) ->
             stdout=stream,
             stderr=stream,
             cwd=home,
-            env=dict(env),
+            env={**env, _MARK: str(_pid_file(name, home).resolve())},
             start_new_session=True,
         )
     leave(child)
@@ -102,8 +103,12 @@ def port(name: str, home: Path) -> int:
     """The port kept for a name: the same as last time while nobody else took it, else a free one."""
     place = home / "run" / f"{name}.port"
     kept = place.read_text(encoding="utf-8").strip() if place.is_file() else ""
-    if kept.isdecimal() and (find(name, home) is not None or _is_free(int(kept))):
-        return int(kept)
+    if kept.isdecimal():
+        if find(name, home) is not None:
+            return int(kept)
+        _end(_left_behind(name, home))
+        if _is_free(int(kept)):
+            return int(kept)
     with closing(socket.socket()) as probe:
         probe.bind((HOST, 0))
         free = int(probe.getsockname()[1])
@@ -164,22 +169,16 @@ def alone(home: Path) -> Iterator[None]:
 
 
 def _left_behind(name: str, home: Path) -> list[psutil.Process]:
-    """Children that outlived a killed process, known by its process group and by the folder they work in.
+    """Children that outlived a killed process, in whatever group they put themselves: known by their environment."""
+    mark = str(_pid_file(name, home).resolve())
+    return [process for process in psutil.process_iter() if _environment(process).get(_MARK) == mark]
 
-    The group alone would not do: after a reboot its number may be a stranger's.
-    """
+
+def _environment(process: psutil.Process) -> dict[str, str]:
     try:
-        leader = int(json.loads(_pid_file(name, home).read_text(encoding="utf-8"))["pid"])
-    except (OSError, ValueError, KeyError):
-        return []
-    return [process for process in psutil.process_iter() if _belongs(process, leader, home)]
-
-
-def _belongs(process: psutil.Process, group: int, folder: Path) -> bool:
-    try:
-        return os.getpgid(process.pid) == group and Path(process.cwd()) == folder.resolve()
-    except (OSError, psutil.Error):
-        return False
+        return dict(process.environ())
+    except (OSError, psutil.Error):  # another user's, or gone
+        return {}
 
 
 def _end(family: Sequence[psutil.Process]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.domain.features import Encoded
+from pipeline.domain.transformer import Encoded
 from pipeline.frameworks import torch as framework
 from pipeline.frameworks.torch import Fitted
 

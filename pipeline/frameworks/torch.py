@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.domain.canonical import digest_bytes, digest_json
-from pipeline.domain.features import Encoded
+from pipeline.domain.transformer import Encoded
 from pipeline.errors import UsageError
 from pipeline.frameworks.torch_fitted import Calibrated, Epoch, Fitted, export_onnx, parity, tensors
 from pipeline.frameworks.torch_session import Data, Journal, Session, Settings, derive

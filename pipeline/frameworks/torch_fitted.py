@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.domain.canonical import digest_bytes, digest_json
-from pipeline.domain.features import Encoded
+from pipeline.domain.transformer import Encoded
 
 _PREDICT_ROWS = 8192
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from pipeline.domain.features import Encoded, Transformer
+from pipeline.domain.transformer import Encoded, Transformer
 from pipeline.errors import GatehouseError, IntegrityViolated, UsageError
 from pipeline.ports import Columns
 from pipeline.serving.contents import Package, read

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.domain.canonical import canonical, digest_tree
-from pipeline.domain.features import Encoded, Features, Transformer
+from pipeline.domain.features import Features
 from pipeline.domain.rows import rows_of
+from pipeline.domain.transformer import Encoded, Transformer
 from pipeline.errors import PolicyRefused, UsageError
 from pipeline.ports import CheckpointStore, Columns, Reporter, Tracking
 

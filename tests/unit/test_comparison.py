@@ -174,6 +174,23 @@ def test_an_interval_is_as_wide_as_theory_says():
     assert (interval.high - interval.low) / (2 * 1.96 * standard_error) == pytest.approx(1, abs=0.1)
 
 
+def test_the_interval_of_a_difference_is_that_of_the_differences_drawn():
+    y, p = rows(40)
+    q = rows(40, noise=2.0)[1]
+    interval = comparison.bootstrap(y, p, q, resamples=80, seed=3).difference["brier"]
+    row = (p - y) ** 2 - (q - y) ** 2
+    low, middle, high = np.quantile([w @ row / 40 for w in comparison._resamples(40, 80, 3)], [0.025, 0.5, 0.975])
+    assert interval.value == pytest.approx(row.mean(), abs=1e-12)
+    assert interval.low - interval.value == pytest.approx(low - middle, abs=1e-12)
+    assert interval.high - interval.value == pytest.approx(high - middle, abs=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"resamples": 1}, {"level": 0.0}, {"level": 1.0}])
+def test_a_bootstrap_that_could_say_nothing_is_refused(wrong):
+    with pytest.raises(UsageError, match="two resamples"):
+        comparison.bootstrap(*rows(50), **wrong)
+
+
 def test_without_a_champion_there_is_no_difference():
     found = comparison.bootstrap(*rows(200), resamples=10)
     assert found.champion is None
@@ -205,11 +222,12 @@ def test_a_slice_shows_the_champion_and_the_difference_on_the_same_rows():
 
 
 def test_what_cannot_be_measured_in_a_slice_is_none_and_says_why():
-    y = np.array([0.0, 1.0] * 100 + [0.0] * 150 + [1.0] * 5)
-    values = np.array(["both"] * 200 + ["on time"] * 150 + ["rare"] * 5, dtype=object)
+    y = np.array([0.0, 1.0] * 100 + [0.0] * 150 + [1.0] * 155)
+    values = np.array(["both"] * 200 + ["on time"] * 150 + ["late"] * 150 + ["rare"] * 5, dtype=object)
     p = np.linspace(0, 1, len(y))
     notes = {row.value: (row.auc, row.note) for row in comparison.by_slice(y, p, None, {"s": values}, min_rows=100)}
     assert notes["on time"] == (None, "only one class occurs")
+    assert notes["late"] == (None, "only one class occurs")
     assert notes["rare"] == (None, "fewer than 100 rows")
     assert notes["both"][1] is None
 

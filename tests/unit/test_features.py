@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.features import Bins, Category, Encoded, Features, Number, Transformer, Wave
+from pipeline.domain.features import Bins, Category, Features, Number, Wave
+from pipeline.domain.transformer import Encoded, Transformer
 from pipeline.errors import UsageError
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pipeline.domain.comparison import auc
-from pipeline.domain.features import Encoded
+from pipeline.domain.transformer import Encoded
 from pipeline.errors import UsageError
 from pipeline.frameworks.torch import Calibrated, Fitted, export_onnx, fit, parity
 
