@@ -82,7 +82,8 @@ def stop(name: str, home: Path, grace: float = 10.0) -> None:
 def wait_ended(family: Sequence[psutil.Process], seconds: float) -> bool:
     """Whether all of them ended within `seconds`.
 
-    A zombie has ended: in a container nobody may ever collect it, and on other machines it can take seconds.
+    A zombie has ended: in a container nobody may ever collect it, and on other machines it can take seconds. But
+    only with its last thread: until then its port is taken.
     """
     deadline = time.monotonic() + seconds
     while not all(_has_ended(process) for process in family):
@@ -94,7 +95,9 @@ def wait_ended(family: Sequence[psutil.Process], seconds: float) -> bool:
 
 def _has_ended(process: psutil.Process) -> bool:
     try:
-        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            return False
+        return not process.is_running() or process.num_threads() <= 1
     except psutil.NoSuchProcess:
         return True
 

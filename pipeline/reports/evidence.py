@@ -24,7 +24,7 @@ CAPTIONS = {
     "roc": "ROC curve on the hold-out",
     "pr": "Precision and recall on the hold-out",
     "calibration": "Calibration: predicted against observed share",
-    "differences": "Challenger minus champion on the same rows, with 95 % intervals",
+    "differences": "Improvement over the champion on the same rows, with its interval",
     "drift": "Drift of the hold-out against the training window (PSI)",
 }
 NAMES = {
@@ -34,7 +34,7 @@ NAMES = {
     "log_loss": "Log loss",
     "calibration_error": "Calibration error",
 }
-SLICES_SHOWN = 60
+SHOWN_PER_SLICE = 25
 
 
 def render(
@@ -49,16 +49,16 @@ def render(
         verdict: JSON of `pipeline.domain.policy.Verdict`; None while no policy has judged.
         approvals: recorded decisions: actor, approved, reason, at, expires, assurance.
     """
-    known = Evidence.model_validate(evidence)
+    known, digest = Evidence.model_validate(evidence), digest_json(evidence)
     drawn = plots.draw(known)
     css = stylesheet("evidence.css")
     shared = {
         "e": evidence,
-        "digest": digest_json(evidence),
+        "digest": digest,
         "verdict": verdict,
-        "approvals": approvals,
+        "approvals": [{**approval, "void": _is_void(approval, digest)} for approval in approvals],
         "metrics": [_metric(evidence, name) for name in METRICS],
-        "slices": evidence["slices"][:SLICES_SHOWN],
+        "slices": _worst(evidence["slices"]),
         "drift": sorted((evidence["drift"] or {}).get("features", ()), key=lambda row: -(row["psi"] or 0)),
         "captions": {name: text for name, text in CAPTIONS.items() if f"{name}.svg" in drawn},
     }
@@ -73,6 +73,21 @@ def render(
         "evidence.json": canonical(dict(evidence)),
         **drawn,
     }
+
+
+def _is_void(approval: Mapping[str, Any], digest: str) -> bool:
+    """Whether a decision was taken on other evidence than this."""
+    subject: Mapping[str, Any] = approval.get("subject") or {}
+    return bool(subject.get("evidence", digest) != digest)
+
+
+def _worst(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The worst values of every slice: one slice with many values must not push another off the page."""
+    shown: list[Mapping[str, Any]] = []
+    for name in dict.fromkeys(row["slice"] for row in rows):
+        mine = [row for row in rows if row["slice"] == name]
+        shown += sorted(mine, key=lambda row: (row["auc"] is None, row["auc"] or 0.0))[:SHOWN_PER_SLICE]
+    return shown
 
 
 def _metric(evidence: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _differences(figure: Figure, differences: Intervals) -> None:
     axes.set_ylim(-0.6, len(names) - 0.4)
     limit = max(abs(edge) for edge in axes.get_xlim())
     axes.set_xlim(-limit, limit)
-    axes.set_xlabel("← champion better    improvement in the metric's own units    challenger better →")
+    axes.set_xlabel("← champion better   ·   in the metric's own units   ·   challenger better →")
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
 
@@ -186,6 +186,7 @@ def _drift(figure: Figure, drift: Drift, bars: list[FeatureDrift]) -> None:
             va="center",
             color=QUIET,
             fontsize=9,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},  # the limit's line must not cross a number
         )
     top = max([*values, (drift.psi_limit or 0) * 1.05, 0.01])
     if drift.psi_limit is not None:

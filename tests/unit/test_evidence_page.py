@@ -115,6 +115,34 @@ def test_hostile_text_in_data_and_reasons_stays_text():
     assert "&lt;img src=x" in page
 
 
+def test_a_decision_on_other_evidence_is_shown_as_void():
+    one = evidence()
+    own, other = ({**APPROVAL, "subject": {"evidence": digest}} for digest in (digest_json(one), DIGEST))
+    assert "Void" not in render(one, VERDICT, [own])["evidence.html"].decode()
+    assert "Void, taken on other evidence" in render(one, VERDICT, [other])["evidence.html"].decode()
+
+
+def test_a_verdict_by_another_policy_than_the_runs_says_so():
+    other = {**VERDICT, "policy_digest": "sha256:" + "b" * 64}
+    assert "another policy" not in render(evidence(), VERDICT)["evidence.html"].decode()
+    assert "another policy" in render(evidence(), other)["evidence.html"].decode()
+
+
+def test_a_slice_with_many_values_does_not_push_another_off_the_page():
+    one = evidence()
+    row = one["slices"][0]
+    many = [{**row, "slice": "tail", "value": f"N{i}", "auc": 0.8} for i in range(200)]
+    one["slices"] = [*many, {**row, "slice": "zone", "value": "the worst of all", "auc": 0.41}]
+    assert "the worst of all" in render(one)["evidence.html"].decode()
+
+
+def test_failed_checks_are_named():
+    one = evidence()
+    check = {"part": "holdout", "column": "arr_time", "rule": "unique key", "passed": False, "count": 7}
+    one["data"] = {**one["data"], "checks_passed": False, "checks": [check]}
+    assert "arr_time: unique key (7 rows)" in render(one)["evidence.html"].decode()
+
+
 def test_a_demo_identity_is_marked_as_such():
     page = render(evidence(), VERDICT, [APPROVAL])["evidence.html"].decode()
     assert "demonstration only" in page
