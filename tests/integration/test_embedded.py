@@ -11,6 +11,7 @@ import sys
 import tomllib
 from contextlib import closing
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import psycopg2
@@ -18,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from pipeline.embedded import postgres, processes, warehouse
+from pipeline.embedded import stack as embedded_stack
 from pipeline.errors import Unreachable, UsageError
 
 pytestmark = pytest.mark.integration
@@ -283,3 +285,14 @@ def test_the_settings_name_every_service_and_only_their_owner_reads_them(stack):
     assert set(settings["environments"]) == {"staging", "production"}
     roles = {key: sa.make_url(uri).username for key, uri in settings["ledger"].items()}
     assert roles == {"uri": "gatehouse", "owner_uri": "gatehouse_owner", "reader_uri": "gatehouse_reader"}
+
+
+def test_mlflow_comes_back_at_the_same_address_after_kill_9(stack):
+    url = tomllib.loads((stack.home / "settings.toml").read_text())["mlflow"]["uri"]
+    leader = processes.find("mlflow", stack.home)
+    leader.send_signal(signal.SIGKILL)
+    assert processes.wait_ended([leader], 10)
+    embedded_stack.up(stack.home, Silent())
+    assert tomllib.loads((stack.home / "settings.toml").read_text())["mlflow"]["uri"] == url
+    with urlopen(f"{url}/health", timeout=10) as reply:
+        assert reply.read() == b"OK"
