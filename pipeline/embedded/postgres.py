@@ -31,6 +31,7 @@ _OPTIONS = (
     "unix_socket_directories=",
     "max_connections=100",
     "shared_buffers=256MB",
+    "dynamic_shared_memory_type=mmap",  # inside the folder: containers have little /dev/shm, and kill -9 leaves it full
     "timezone=UTC",
     "log_timezone=UTC",
 )
