@@ -185,6 +185,11 @@ class ProjectSettings(_Strict):
     policy: Policy
     monitor: MonitorSettings = MonitorSettings()
 
+    @property
+    def unwatched(self) -> tuple[str, ...]:
+        """Columns in which a difference is no drift: those that the project names, and the key."""
+        return (*self.monitor.ignore, *self.source.key)
+
 
 class Project:
     """A project as it was recorded: its settings and its files, by name.

@@ -58,4 +58,3 @@ STAGES: tuple[Stage, ...] = (
 )
 
 BY_NAME = {stage.name: stage for stage in STAGES}
-MONITOR = Stage("monitor", ("monitor",), (), "drift.measured")

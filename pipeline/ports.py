@@ -86,11 +86,10 @@ class Tracking(Protocol):
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
         step: int = 0,
-        milliseconds: int = 0,
     ) -> None:
         """Log parameters, metrics of one step and tags."""
 
-    def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, schema: str, context: str) -> None:
+    def log_dataset(self, run_id: str, *, name: str, digest: str, source: str) -> None:
         """Record which data a run read."""
 
     def finish_run(self, run_id: str) -> None:

@@ -37,7 +37,7 @@ class Cache:
                 raise IntegrityViolated(
                     f"the bytes are not those that the ledger names: {actual}, expected {digest}",
                     where=what,
-                    fix="somebody changed them after they were recorded: nothing was promoted; see gatehouse reconcile",
+                    fix="somebody changed them after they were recorded: nothing was promoted",
                 )
             self._move(got, place)
         return place

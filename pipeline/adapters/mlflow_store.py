@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import requests
 import stamina
@@ -36,7 +36,7 @@ class MlflowStore:
     """MLflow at `uri`.
 
     Raises:
-        Unreachable: from every method, when the server did not answer for about ten seconds.
+        Unreachable: from every method, when the server did not answer for some seconds.
     """
 
     def __init__(self, uri: str) -> None:
@@ -131,26 +131,26 @@ class MlflowStore:
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
         step: int = 0,
-        milliseconds: int = 0,
     ) -> None:
         """Log parameters, metrics of one step and tags in one request."""
         from mlflow.entities import Metric, Param, RunTag
 
+        now = time.time_ns() // 1_000_000
         with self._talking(run_id) as client:
             client.log_batch(
                 run_id,
-                metrics=[Metric(key, float(value), milliseconds, step) for key, value in (metrics or {}).items()],
+                metrics=[Metric(key, float(value), now, step) for key, value in (metrics or {}).items()],
                 params=[Param(key, str(value)) for key, value in (parameters or {}).items()],
                 tags=[RunTag(key, str(value)) for key, value in (tags or {}).items()],
             )
 
-    def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, schema: str, context: str) -> None:
+    def log_dataset(self, run_id: str, *, name: str, digest: str, source: str) -> None:
         """Record which data a run read, so that MLflow shows it under the run's datasets."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         entry = DatasetInput(
-            Dataset(name, digest.removeprefix("sha256:")[:36], "gatehouse", source, schema),
-            [InputTag("mlflow.data.context", context)],
+            Dataset(name, digest.removeprefix("sha256:")[:36], "gatehouse", source),
+            [InputTag("mlflow.data.context", name)],
         )
         with self._talking(name) as client:
             client.log_inputs(run_id, datasets=[entry])
@@ -205,7 +205,7 @@ class MlflowStore:
             raise IntegrityViolated(
                 "an artifact that the ledger refers to is gone from MLflow",
                 where=uri,
-                fix="restore it from the backup; gatehouse reconcile lists what is affected",
+                fix="restore it from the backup; nothing was promoted",
             ) from error
 
     def _located(self, uri: str) -> str:
@@ -271,23 +271,6 @@ class MlflowStore:
             client.set_registered_model_alias(name, CHAMPION, version)
             for key, value in tags.items():
                 client.set_model_version_tag(name, version, key, value)
-
-    def alias(self, name: str) -> str | None:
-        """Version the champion alias points at, or None."""
-        from mlflow.exceptions import MlflowException
-
-        with self._talking(name) as client:
-            try:
-                return str(client.get_model_version_by_alias(name, CHAMPION).version)
-            except MlflowException as error:
-                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                    return None
-                raise
-
-    def run_url(self, run_id: str) -> str:
-        """Address of a run's page."""
-        experiment = self.get_run(run_id).info.experiment_id
-        return f"{self.uri}/#/experiments/{quote(str(experiment))}/runs/{quote(run_id)}"
 
 
 def write_model_folder(

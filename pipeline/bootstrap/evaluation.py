@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.adapters import latency, snapshot
 from pipeline.bootstrap.installation import Installation
-from pipeline.bootstrap.steps import load_model, package_folder, snapshot_table
+from pipeline.bootstrap.steps import load_model, snapshot_table
 from pipeline.config import Project
 from pipeline.domain.canonical import canonical, digest_file
 from pipeline.domain.drift import Profile, compare
@@ -35,16 +38,24 @@ from pipeline.stages.train import labels
 LATENCY_ROWS = 2_000
 
 
+class Part(NamedTuple):
+    """One part's rows, and their labels, float64 [n]."""
+
+    columns: Columns
+    y: NDArray[np.float64]
+
+
 def evaluate(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
     """Run the stage; answers its fact."""
     trained, settings = state.fact("train"), project.settings.evaluation
     holdout = snapshot.columns(snapshot_table(place, state, "holdout"))
+    y = labels(holdout, project.settings.source.target)
     rival = _rival(place, project)
     challenger = load_model(place, trained["package"], trained["uri"])
     sample = {name: values[:LATENCY_ROWS] for name, values in holdout.items()}
     timed = latency.measure_latency(challenger.predict, sample)
     measured = stage.measure(
-        labels(holdout, project.settings.source.target),
+        y,
         holdout,
         challenger,
         rival,
@@ -55,7 +66,8 @@ def evaluate(place: Installation, state: RunState, project: Project) -> Mapping[
         reporter=place.reporter,
     )
     train = snapshot.columns(snapshot_table(place, state, "train"))
-    evidence = _evidence(place, state, project, measured, timed, train, holdout)
+    parts = {"train": Part(train, labels(train, project.settings.source.target)), "holdout": Part(holdout, y)}
+    evidence = _evidence(place, state, project, measured, timed, parts, rival)
     return _store(place, state, evidence)
 
 
@@ -63,11 +75,9 @@ def _rival(place: Installation, project: Project) -> stage.Rival | None:
     wanted = place.environment(project.settings.name, "production").wanted
     if wanted is None:
         return None
-    theirs = place.state(wanted.run)
-    folder = package_folder(place, wanted.package, wanted.uri)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    trained = place.state(wanted.run).fact("train")
     model = load_model(place, wanted.package, wanted.uri)
-    return stage.Rival(wanted, model, theirs.fact("train")["weights"], size)
+    return stage.Rival(wanted, model, trained["weights"], trained["package_bytes"], trained["parameters"])
 
 
 def _evidence(
@@ -76,15 +86,12 @@ def _evidence(
     project: Project,
     measured: stage.Measured,
     timed: Any,
-    train: Columns,
-    holdout: Columns,
+    parts: Mapping[str, Part],
+    rival: stage.Rival | None,
 ) -> Evidence:
     settings, trained, data = project.settings, state.fact("train"), state.fact("ingest")
     opened = state.opened or {}
-    target = settings.source.target
-    y_train, y = labels(train, target), labels(holdout, target)
-    champion = measured.champion
-    before = place.state(champion.run).fact("train")["parameters"] if champion else {}
+    train, holdout = parts["train"], parts["holdout"]
     return Evidence(
         run=state.run,
         project=settings.name,
@@ -93,9 +100,9 @@ def _evidence(
         created=place.clock().isoformat(),
         requester=opened["requester"],
         author=opened["code"].get("author"),
-        target=target,
+        target=settings.source.target,
         windows=Windows(**opened["windows"]),
-        rows=Rows(train=len(y_train), holdout=len(y), holdout_positives=int(y.sum())),
+        rows=Rows(train=len(train.y), holdout=len(holdout.y), holdout_positives=int(holdout.y.sum())),
         subject=Subject(
             package=trained["package"],
             weights=trained["weights"],
@@ -104,35 +111,34 @@ def _evidence(
             policy=opened["policy_digest"],
         ),
         candidate=measured.candidate,
-        champion=champion,
+        champion=measured.champion,
         differences=measured.differences,
         resamples=settings.evaluation.resamples,
         slices=measured.slices,
         latency=timed,
         package_bytes=trained["package_bytes"],
         parity=Parity(**trained["parity"]),
-        data=_data(state, project, train, holdout),
-        drift=_drift(place, state, project, holdout),
+        data=_data(state, project, parts),
+        drift=_drift(place, state, project, holdout.columns),
         parameters=trained["parameters"],
-        changes=changes(before, trained["parameters"]) if champion else (),
+        changes=changes(rival.parameters, trained["parameters"]) if rival else (),
         training=Training(**trained["training"]),
         lineage=_lineage(state),
     )
 
 
-def _data(state: RunState, project: Project, train: Columns, holdout: Columns) -> Data:
+def _data(state: RunState, project: Project, parts: Mapping[str, Part]) -> Data:
     verdict = state.fact("validate")
-    source = project.settings.source
     months = [
         month
-        for part, columns in (("train", train), ("holdout", holdout))
-        for month in stage.months(part, columns[source.time], labels(columns, source.target))
+        for name, part in parts.items()
+        for month in stage.months(name, part.columns[project.settings.source.time], part.y)
     ]
     return Data(
         checks_passed=verdict["passed"],
         checks=tuple(Check(part=part, rule="schema, keys, nulls, classes", passed=True) for part in verdict["parts"]),
         months=tuple(months),
-        columns=stage.describe(train),
+        columns=stage.describe(parts["train"].columns),
     )
 
 
@@ -148,7 +154,7 @@ def reference_profile(place: Installation, trained: Mapping[str, Any]) -> Profil
 def _drift(place: Installation, state: RunState, project: Project, holdout: Columns) -> Drift:
     settings = project.settings
     thresholds = settings.monitor.thresholds
-    ignore = {*settings.monitor.ignore, *settings.source.key, settings.source.target}
+    ignore = {*settings.unwatched, settings.source.target}
     found = compare(reference_profile(place, state.fact("train")), holdout, thresholds, ignore=ignore)
     features = tuple(
         FeatureDrift(
@@ -203,6 +209,7 @@ def _store(place: Installation, state: RunState, evidence: Evidence) -> Mapping[
         metrics={f"holdout_{name}": value for name, value in stage.headline(evidence).items()},
         tags={"gatehouse.evidence": evidence.digest},
     )
+    place.mlflow.finish_run(trained["tracked_run"])
     champion = evidence.champion
     return {
         "evidence": evidence.digest,

@@ -95,7 +95,7 @@ def _verdict(
         settings.monitor.thresholds,
         target=target,
         evidence=evidence_of(place, state),
-        ignore=(*settings.monitor.ignore, *settings.source.key),
+        ignore=settings.unwatched,
     )
 
 
@@ -109,7 +109,7 @@ def _asked(place: Installation, state: RunState, project: Project, environment: 
     columns = {name: values for name, values in snapshot.columns(table).items() if not name.startswith("_")}
     settings = project.settings
     known = reference_profile(place, state.fact("train"))
-    watched = set(columns) - {settings.source.target, *settings.monitor.ignore, *settings.source.key}
+    watched = set(columns) - {settings.source.target, *settings.unwatched}
     ignored = set(known.columns) - watched
     rows = compare(known, columns, settings.monitor.thresholds, ignore=ignored) if table.num_rows else []
     return {"rows": table.num_rows, "features": [row.model_dump(mode="json", exclude={"bars"}) for row in rows]}

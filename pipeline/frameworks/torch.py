@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from pipeline.domain.canonical import digest_bytes, digest_json
 from pipeline.domain.transformer import Encoded
 from pipeline.errors import UsageError
-from pipeline.frameworks.torch_fitted import Calibrated, Epoch, Fitted, export_onnx, parity, tensors
+from pipeline.frameworks.torch_fitted import Calibrated, Epoch, Fitted, export_native, export_onnx, parity, tensors
 from pipeline.frameworks.torch_session import Data, Journal, Session, Settings, derive
 from pipeline.ports import CheckpointStore
 
-__all__ = ["Calibrated", "Epoch", "Fitted", "Settings", "export_onnx", "fit", "parity"]
+__all__ = ["Calibrated", "Epoch", "Fitted", "Settings", "export_native", "export_onnx", "fit", "parity"]
 
 Parameters = Mapping[str, int | float | str | bool]
 Factory = Callable[..., nn.Module]

@@ -79,9 +79,20 @@ class Fitted:
         """Calibrated probabilities, float64 [n]."""
         return forward(self.module, tensors(encoded)).double().numpy()
 
-    def save_native(self, path: Path) -> None:
-        """Write the state_dict, to be read with ``torch.load(path, weights_only=True)``."""
-        torch.save(self.module.state_dict(), path)
+    def traced(self) -> tuple[tuple[Tensor, Tensor], dict[str, Any]]:
+        """Rows to trace the module with, and which of their dimensions vary."""
+        rows = torch.export.Dim("N")
+        example = (
+            torch.zeros((2, self.shape[0]), dtype=torch.int64),
+            torch.zeros((2, self.shape[1]), dtype=torch.float32),
+        )
+        return example, {"categories": {0: rows}, "numbers": {0: rows}}
+
+
+def export_native(fitted: Fitted, path: Path) -> None:
+    """Write torch.export's archive (no pickle), to be read with ``torch.export.load(path)``."""
+    example, shapes = fitted.traced()
+    torch.export.save(torch.export.export(fitted.module.eval(), example, dynamic_shapes=shapes), path)
 
 
 def export_onnx(fitted: Fitted, path: Path) -> None:
@@ -89,18 +100,14 @@ def export_onnx(fitted: Fitted, path: Path) -> None:
 
     Inputs `categories` int64 [N, k] and `numbers` float32 [N, m], output `probability` float32 [N].
     """
-    rows = torch.export.Dim("N")
-    example = (
-        torch.zeros((2, fitted.shape[0]), dtype=torch.int64),
-        torch.zeros((2, fitted.shape[1]), dtype=torch.float32),
-    )
+    example, shapes = fitted.traced()
     with _quiet():
         program = torch.onnx.export(
             fitted.module,
             example,
             input_names=["categories", "numbers"],
             output_names=["probability"],
-            dynamic_shapes={"categories": {0: rows}, "numbers": {0: rows}},
+            dynamic_shapes=shapes,
             dynamo=True,
             verbose=False,
         )

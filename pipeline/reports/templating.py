@@ -17,8 +17,8 @@ def template(name: str) -> Template:
 
 
 def stylesheet(name: str) -> str:
-    """One of our stylesheets."""
-    return (TEMPLATES / name).read_text(encoding="utf-8")
+    """One of our stylesheets, after what all pages share."""
+    return "".join((TEMPLATES / part).read_text(encoding="utf-8") for part in ("base.css", name))
 
 
 @cache

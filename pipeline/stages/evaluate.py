@@ -24,6 +24,7 @@ class Rival:
     model: Predictor
     weights: str | None
     package_bytes: int
+    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

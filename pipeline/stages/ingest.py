@@ -76,5 +76,5 @@ def run(
             "file": digest_file(path),
             "uri": uri,
         }
-        tracking.log_dataset(run_id, name=part, digest=written.digest, source=source, schema="{}", context=part)
+        tracking.log_dataset(run_id, name=part, digest=written.digest, source=source)
     return {"source": source, "digest": digest_json({part: parts[part]["digest"] for part in parts}), "parts": parts}

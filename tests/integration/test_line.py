@@ -182,6 +182,9 @@ def test_mlflow_shows_curves_system_metrics_parameters_and_the_data_that_was_rea
     tracked = place.mlflow.get_run(place.state(staged).fact("train")["tracked_run"])
     assert {"train_loss", "valid_auc", "holdout_auc", "system/cpu_utilization_percentage"} <= set(tracked.data.metrics)
     assert tracked.data.params["hidden"] == "16"
+    assert tracked.info.status == "FINISHED"
+    (point, *_) = place.mlflow.client().get_metric_history(tracked.info.run_id, "train_loss")
+    assert tracked.info.start_time <= point.timestamp <= tracked.info.end_time
     assert {entry.dataset.name for entry in tracked.inputs.dataset_inputs} == {"train", "holdout"}
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from pipeline.domain.comparison import auc
 from pipeline.domain.transformer import Encoded
 from pipeline.errors import UsageError
-from pipeline.frameworks.torch import Calibrated, Fitted, export_onnx, fit, parity
+from pipeline.frameworks.torch import Calibrated, Fitted, export_native, export_onnx, fit, parity
 
 PARAMETERS = {"epochs": 3, "batch": 64, "rate": 0.01, "hidden": 8}
 
@@ -288,8 +288,8 @@ def test_the_onnx_file_is_the_same_each_time_and_names_no_path_of_this_machine(f
 
 
 def test_saved_weights_load_without_pickle_and_predict_the_same(fitted, tmp_path):
-    fitted.save_native(tmp_path / "weights.pt")
-    state = torch.load(tmp_path / "weights.pt", weights_only=True)
+    export_native(fitted, tmp_path / "model.pt2")
+    state = dict(torch.export.load(tmp_path / "model.pt2").state_dict)
     module = Calibrated(Small((4,), 3))
     module.load_state_dict(state)
     again = Fitted(module, fitted.shape, fitted.best_epoch, ())
