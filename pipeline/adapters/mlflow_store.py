@@ -168,6 +168,9 @@ class MlflowStore:
             yield
         finally:
             monitor.finish()
+            # The sample it was at when it was stopped: a short training would have none at all.
+            monitor.publish_metrics(monitor.aggregate_metrics())
+            monitor.mlflow_logger.flush()
 
     def finish_run(self, run_id: str) -> None:
         """Mark a run as finished."""
