@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,6 +51,9 @@ class EventReader(Protocol):
         self, *, run: str | None = None, model: str | None = None, environment: str | None = None
     ) -> list[Event]:
         """Events about a run, or about a model in an environment, oldest first."""
+
+    def recent(self, kinds: Collection[str], since: str) -> list[Event]:
+        """Events of some kinds from the UTC time `since` on (ISO 8601), oldest first."""
 
 
 class LedgerTransaction(EventReader, Protocol):

@@ -7,8 +7,7 @@ takes one transaction-level advisory lock, reads the head, and writes the row af
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +17,14 @@ import sqlalchemy as sa
 import stamina
 
 from pipeline.adapters.tables import event as table
-from pipeline.domain.canonical import canonical
-from pipeline.domain.events import GENESIS, Draft, Event, link
+from pipeline.domain.events import GENESIS, Draft, Event, Row, link
 from pipeline.errors import Unreachable, UsageError
 
 CONNECT_SECONDS = 3
 RETRY_SECONDS = 10.0
 APPEND_LOCK = 0x67617465  # "gate"
 _BATCH = 5_000
+_HEAD = sa.select(table).order_by(table.c.seq.desc()).limit(1)
 
 
 class Ledger:
@@ -63,13 +62,24 @@ class Ledger:
         with self._connected() as connection:
             return _events(connection, run, model, environment)
 
-    def stream(self, after: int = 0) -> Iterator[Event]:
-        """Every event after row `after`, oldest first, in constant memory."""
+    def rows(self, after: int = 0) -> Iterator[Row]:
+        """Every row after row `after`, oldest first, unchecked, in constant memory."""
         query = sa.select(table).where(table.c.seq > after).order_by(table.c.seq)
         with self._connected() as connection:
-            rows = connection.execution_options(yield_per=_BATCH).execute(query)
-            for row in rows:
-                yield _event(row)
+            found = connection.execution_options(yield_per=_BATCH).execute(query)
+            for part in found.partitions():
+                yield from map(Row._make, part)
+
+    def recent(self, kinds: Collection[str], since: str) -> list[Event]:
+        """Events of some kinds from the UTC time `since` on (ISO 8601), oldest first."""
+        with self._connected() as connection:
+            return _recent(connection, kinds, since)
+
+    def head(self) -> Row | None:
+        """The newest row; None in an empty ledger."""
+        with self._connected() as connection:
+            found = connection.execute(_HEAD).first()
+            return Row._make(found) if found else None
 
     @contextmanager
     def exclusive(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
@@ -104,17 +114,18 @@ class Transaction:
         """As `Ledger.events`, inside the lock."""
         return _events(self._connection, run, model, environment)
 
+    def recent(self, kinds: Collection[str], since: str) -> list[Event]:
+        """As `Ledger.recent`, inside the lock."""
+        return _recent(self._connection, kinds, since)
+
     def append(self, draft: Draft) -> Event:
         """Append one event after the head."""
-        query = sa.select(table.c.seq, table.c.hash).order_by(table.c.seq.desc()).limit(1)
-        head = self._connection.execute(query).first()
+        head = self._connection.execute(_HEAD).first()
         seq, previous = (head.seq + 1, head.hash) if head else (1, GENESIS)
         at = self._clock().astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         new = link(draft, seq=seq, at=at, previous=previous)
-        values = {column.name: getattr(new, column.name) for column in table.columns}
-        values["body"] = canonical(new.body).decode()
-        self._connection.execute(table.insert().values(values))
-        return new
+        self._connection.execute(table.insert().values(tuple(new)))
+        return new.event()
 
 
 @contextmanager
@@ -138,7 +149,7 @@ def connect(engine: sa.Engine, address: str) -> Iterator[sa.Connection]:
         if _went_away(error):
             fix = "see whether it runs (gatehouse status), then run the same command again"
             raise Unreachable(f"Postgres does not answer: {words}", where=address, fix=fix) from error
-        fix = "gatehouse up migrates the ledger; a stage's role may only select and insert"
+        fix = "gatehouse up migrates the ledger; each account may append the kinds of event that are its own"
         raise UsageError(f"Postgres refuses: {words}", where=address, fix=fix) from error
 
 
@@ -174,12 +185,17 @@ def _events(connection: sa.Connection, run: str | None, model: str | None, envir
     for column, value in ((table.c.run, run), (table.c.model, model), (table.c.environment, environment)):
         if value is not None:
             query = query.where(column == value)
-    return [_event(row) for row in connection.execute(query)]
+    return _read(connection, query)
 
 
-def _event(row: Any) -> Event:
-    fields = {column.name: getattr(row, column.name) for column in table.columns}
-    return Event(**{**fields, "body": json.loads(fields["body"])})
+def _recent(connection: sa.Connection, kinds: Collection[str], since: str) -> list[Event]:
+    query = sa.select(table).where(table.c.kind.in_(kinds), table.c.at >= since).order_by(table.c.seq)
+    return _read(connection, query)
+
+
+def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Event]:
+    """Events, each checked against its own hash: nothing is decided on an edited row."""
+    return [Row._make(found).event() for found in connection.execute(query)]
 
 
 __all__: Sequence[str] = ("Ledger", "Transaction", "connect", "migrate")

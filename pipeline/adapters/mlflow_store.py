@@ -39,7 +39,7 @@ class MlflowStore:
         Unreachable: from every method, when the server did not answer for some seconds.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, credentials: Path | None = None) -> None:
         self.uri = uri.rstrip("/")
         self._client: MlflowClient | None = None
 

@@ -1,36 +1,27 @@
-"""The production gate: shows what waits, records decisions, and holds promotion to them."""
+"""The production gate: shows what waits, opens when policy and approvals hold, and holds promotion to them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from pipeline.bootstrap.installation import Installation
-from pipeline.bootstrap.runner import execute
-from pipeline.config import Project
-from pipeline.domain.approval import (
-    Assurance,
-    Decision,
-    Requirement,
-    Standing,
-    Subject,
-    demand,
-    may_decide,
-    standing,
-)
+from pipeline.config import Project, load_policy
+from pipeline.domain.approval import Group, Requirement, fold_record
 from pipeline.domain.canonical import digest_json
 from pipeline.domain.events import Draft
+from pipeline.domain.gate import ENVIRONMENT, Gate, not_withdrawn, stands
 from pipeline.domain.policy import REVIEWERS_BY_TIER, Verdict, judge
-from pipeline.domain.state import RunState, fold_run, subject_of
-from pipeline.errors import ApprovalInvalid, IntegrityViolated, PolicyRefused, UsageError
+from pipeline.domain.state import Placement, RunState, fold_run
+from pipeline.errors import IntegrityViolated, UsageError
 from pipeline.ports import EventReader
 
-ENVIRONMENT = "production"
+OPERATORS = "operators"
 
 
 def evidence_of(place: Installation, state: RunState) -> Mapping[str, Any]:
@@ -49,42 +40,78 @@ def evidence_of(place: Installation, state: RunState) -> Mapping[str, Any]:
     return evidence
 
 
-def requirement(state: RunState, project: Project) -> Requirement:
-    """Who must approve: by risk tier, never the requester, never the author."""
+def requirement(place: Installation, state: RunState, project: Project) -> Requirement:
+    """Who must approve: by risk tier and named groups, never the requester, never the author.
+
+    Raises:
+        UsageError: the project names a group that the installation does not know.
+    """
     settings = project.settings
     assert state.opened is not None
     author = state.opened["code"].get("author") or ""
-    # Jenkins compares user ids without case; git knows an author by mail address, Jenkins by what stands before the @.
-    own = {name.casefold() for name in (state.opened["requester"], author, author.partition("@")[0]) if name}
-    excluded = tuple(name for name in settings.approvers if name.casefold() in own)
-    return Requirement(settings.approvers, REVIEWERS_BY_TIER[settings.risk_tier], excluded)
+    # git knows an author by mail address, Jenkins by what stands before the @.
+    own = tuple(dict.fromkeys(name for name in (state.opened["requester"], author, author.partition("@")[0]) if name))
+    approvers = [
+        person
+        for name in settings.approvers
+        for person in (_members(place, name[1:]) if name.startswith("@") else (name,))
+    ]
+    return Requirement(
+        approvers=tuple(dict.fromkeys(approvers)),
+        count=REVIEWERS_BY_TIER[settings.risk_tier],
+        excluded=own,
+        groups=tuple(Group(name, _members(place, name), count) for name, count in settings.reviews.items()),
+        operators=place.settings.approval.groups.get(OPERATORS, ()),
+    )
 
 
-def _judged(place: Installation, state: RunState, project: Project) -> Verdict:
-    assert state.opened is not None
-    verdict = judge(project.settings.policy, evidence_of(place, state), place.clock())
-    # The run's digest also covers tier and approvers: that is the policy which an approval is of.
-    return verdict.model_copy(update={"policy_digest": state.opened["policy_digest"]})
+def _members(place: Installation, group: str) -> tuple[str, ...]:
+    known = place.settings.approval.groups
+    if group not in known:
+        raise UsageError(
+            f"the installation knows no group '{group}'",
+            where="settings: approval.groups",
+            fix=f"known: {', '.join(sorted(known)) or 'none'}; people are put into groups there, not in project.toml",
+        )
+    return known[group]
 
 
-def _standing(place: Installation, state: RunState, project: Project) -> tuple[Subject, Standing]:
-    subject = subject_of(state, ENVIRONMENT)
-    return subject, standing(subject, state.decisions, requirement(state, project), place.clock())
+def gate_of(
+    place: Installation,
+    state: RunState,
+    project: Project,
+    reader: EventReader | None = None,
+    now: datetime | None = None,
+) -> Gate:
+    """Where a run stands before production, by default now."""
+    about = (reader or place.ledger).events(model=project.settings.name, environment=ENVIRONMENT)
+    return stands(
+        state,
+        fold_record(event for event in about if event.kind == "approval.delegated").delegations,
+        policy=project.settings.policy,
+        requirement=requirement(place, state, project),
+        evidence=evidence_of(place, state),
+        now=now or place.clock(),
+    )
 
 
 def open_gate(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
-    """The gate stage: passes when policy and approvals hold.
+    """The gate stage: passes when policy and approvals hold, and signs the package that it lets through.
 
     Raises:
         PolicyRefused: the evidence does not meet the policy.
         ApprovalInvalid: nobody entitled has approved, or the approval is void.
     """
-    verdict = _judged(place, state, project)
-    _record_verdict(place, state, project, verdict)
-    _refuse(verdict, state.run)
-    subject, stand = _standing(place, state, project)
-    demand(stand, subject)
-    return {"subject": asdict(subject), "subject_digest": subject.digest, "approved_by": list(stand.approved_by)}
+    gate = gate_of(place, state, project)
+    record_verdict(place, state, project, gate.verdict)
+    gate.demand()
+    if gate.glass:
+        place.reporter.note(f"!!! GLASS BROKEN by {' and '.join(gate.glass.operators)}: {gate.glass.incident}")
+    if place.settings.signing is not None and place.settings.signing.key is not None:
+        from pipeline.bootstrap.signatures import sign_run
+
+        sign_run(place, state, project)
+    return gate.fact()
 
 
 def still_approved(place: Installation, state: RunState, project: Project, reader: EventReader) -> Mapping[str, Any]:
@@ -97,145 +124,85 @@ def still_approved(place: Installation, state: RunState, project: Project, reade
         PolicyRefused, ApprovalInvalid: as the gate does.
     """
     fresh = fold_run(state.run, reader.events(run=state.run))
-    verdict = _judged(place, fresh, project)
-    _refuse(verdict, state.run)
-    subject, stand = _standing(place, fresh, project)
-    demand(stand, subject)
+    gate = gate_of(place, fresh, project, reader)
+    gate.demand()
     fresh.fact("gate production")
+    found = gate.fact()
     return {
-        "subject": subject.digest,
-        "evidence": subject.evidence,
-        "approved_by": list(stand.approved_by),
-        "assurance": sorted({decision.assurance for decision in fresh.decisions if decision.approved}),
+        "subject": gate.subject.digest,
+        "evidence": gate.subject.evidence,
+        "approved_by": found["approved_by"],
+        "assurance": found["assurance"],
+        "glass": found["glass"],
     }
+
+
+def still_standing(
+    place: Installation, state: RunState, project: Project, reader: EventReader, promoted: Placement
+) -> None:
+    """What a roll-out demands: nobody took back what the promotion rests on.
+
+    Raises:
+        ApprovalInvalid: somebody did, between promotion and roll-out.
+    """
+    fresh = fold_run(state.run, reader.events(run=state.run))
+    not_withdrawn(gate_of(place, fresh, project, reader, datetime.fromisoformat(promoted.since)))
 
 
 def show(place: Installation, run: str) -> dict[str, Any]:
     """What waits at the gate: verdict, subject, who approved, who may. The verdict is recorded."""
     state = place.state(run)
     project = place.project(state)
-    verdict = _judged(place, state, project)
-    _record_verdict(place, state, project, verdict)
-    subject, stand = _standing(place, state, project)
-    if not verdict.passed:
-        headline = f"the policy refuses ({len(verdict.refusals)} rule(s))"
-    elif stand.rejected_by:
-        headline = f"rejected by {stand.rejected_by}"
-    elif stand.granted:
-        headline = f"approved by {', '.join(stand.approved_by)}"
-    else:
-        headline = f"the policy passes; {stand.missing} approval(s) missing"
-    digests = [f"  {name:9} {value}" for name, value in asdict(subject).items()]
-    lines = ["what is approved:", *digests, *(f"note: {problem}" for problem in stand.problems)]
-    if verdict.passed and not stand.granted and not stand.rejected_by:
-        lines.append(f"may decide: {', '.join(stand.may_decide)}")
+    gate = gate_of(place, state, project)
+    record_verdict(place, state, project, gate.verdict)
     return {
         "run": run,
-        "headline": headline,
-        "verdict": verdict.model_dump(mode="json"),
-        "subject": {**asdict(subject), "digest": subject.digest},
-        "approvals": asdict(stand),
-        "lines": lines,
+        "headline": _headline(gate),
+        "verdict": gate.verdict.model_dump(mode="json"),
+        "subject": {**asdict(gate.subject), "digest": gate.subject.digest},
+        "approvals": _standing(gate),
+        "lines": _lines(gate),
     }
 
 
-def decide(
-    place: Installation,
-    run: str,
-    reason: str,
-    *,
-    approved: bool,
-    build: str | None,
-    input_id: str | None,
-    demo_identity: str | None,
-) -> None:
-    """Record a decision on exactly what the run's evidence was measured on.
-
-    Raises:
-        UsageError: no reason, or no identity to believe.
-        ApprovalInvalid: this person may not decide, or Jenkins names somebody else.
-        PolicyRefused: an approval of what the policy refuses.
-    """
-    if not reason.strip():
-        raise UsageError("a decision needs a reason", where="--reason")
+def try_policy(place: Installation, run: str, file: Path) -> dict[str, Any]:
+    """What another policy says of a run's evidence, as old as it was when the run was judged. Nothing is recorded."""
     state = place.state(run)
-    project = place.project(state)
-    actor, assurance = _identity(place, run, build, input_id, demo_identity, approved=approved)
-    may_decide(actor, requirement(state, project))
-    if approved:
-        verdict = _judged(place, state, project)
-        _record_verdict(place, state, project, verdict)
-        _refuse(verdict, run)
-    _record_decision(place, state, project, actor, assurance, reason, approved=approved)
-    word = "approved" if approved else "rejected"
-    place.reporter.note(f"{word} by {actor}{' (DEMO IDENTITY)' if assurance == 'demo' else ''}")
-    if approved and _standing(place, place.state(run), project)[1].granted:
-        execute(place, "gate production", run)
+    judged = [event.at for event in place.reader.events(run=run) if event.kind == "policy.judged"]
+    now = datetime.fromisoformat(judged[0]) if judged else place.clock()
+    verdict = judge(load_policy(file), evidence_of(place, state), now)
+    word = "would pass" if verdict.passed else f"would be refused ({len(verdict.refusals)} rule(s))"
+    return {"run": run, "headline": f"{word} by {file}", "verdict": verdict.model_dump(mode="json"), "lines": []}
 
 
-def _record_decision(
-    place: Installation,
-    state: RunState,
-    project: Project,
-    actor: str,
-    assurance: Assurance,
-    reason: str,
-    *,
-    approved: bool,
-) -> None:
-    now = place.clock()
-    subject = subject_of(state, ENVIRONMENT)
-    decision = Decision(
-        subject=subject,
-        approved=approved,
-        actor=actor,
-        reason=reason.strip(),
-        assurance=assurance,
-        at=now.isoformat(),
-        expires=(now + timedelta(hours=project.settings.policy.approval_valid_hours)).isoformat(),
-    )
-    with place.ledger.transaction() as transaction:
-        earlier = fold_run(state.run, transaction.events(run=state.run)).decisions
-        if any(
-            old.actor == actor and old.approved == approved and old.subject == subject and old.expires > decision.at
-            for old in earlier
-        ):
-            place.reporter.note(f"{actor} has decided this already")
-            return
-        transaction.append(
-            Draft("approval.decided", actor, asdict(decision), state.run, project.settings.name, ENVIRONMENT)
-        )
+def _standing(gate: Gate) -> dict[str, Any]:
+    return {**asdict(gate.standing), "glass": asdict(gate.glass) if gate.glass else None}
 
 
-def _identity(
-    place: Installation,
-    run: str,
-    build: str | None,
-    input_id: str | None,
-    demo_identity: str | None,
-    *,
-    approved: bool,
-) -> tuple[str, Assurance]:
-    if demo_identity:
-        if not place.settings.embedded:
-            raise ApprovalInvalid(
-                "a demo identity is not believed here",
-                where="--demo-identity",
-                fix="decide in Jenkins: gatehouse gate approve --build URL --input ID",
-            )
-        return demo_identity, "demo"
-    if not build or not input_id or place.settings.jenkins is None:
-        raise UsageError(
-            "no identity to believe: who decides is asked of Jenkins",
-            where="--build, --input" if place.settings.jenkins else "settings: jenkins",
-            fix="call this from the gate's stage with the build's URL and the input's id",
-        )
-    from pipeline.bootstrap.identity import submitter
-
-    return submitter(place.settings.jenkins, build, input_id, run, approved=approved), "jenkins"
+def _headline(gate: Gate) -> str:
+    stand = gate.standing
+    if stand.rejected_by:
+        return f"rejected by {stand.rejected_by}"
+    if gate.glass:
+        return f"GLASS BROKEN by {' and '.join(gate.glass.operators)} for {gate.glass.incident}"
+    if not gate.verdict.passed:
+        return f"the policy refuses ({len(gate.verdict.refusals)} rule(s))"
+    if stand.granted:
+        return f"approved by {', '.join(stand.approved_by)}"
+    groups = f", one from {', '.join(stand.groups_missing)}" if stand.groups_missing else ""
+    return f"the policy passes; {stand.missing} approval(s) missing{groups}"
 
 
-def _record_verdict(place: Installation, state: RunState, project: Project, verdict: Verdict) -> None:
+def _lines(gate: Gate) -> list[str]:
+    digests = [f"  {name:9} {value}" for name, value in asdict(gate.subject).items()]
+    lines = ["what is approved:", *digests, *(f"note: {problem}" for problem in gate.standing.problems)]
+    if gate.verdict.passed and not gate.open and not gate.standing.rejected_by:
+        lines.append(f"may decide: {', '.join(gate.standing.may_decide)}")
+    return lines
+
+
+def record_verdict(place: Installation, state: RunState, project: Project, verdict: Verdict) -> None:
+    """Enter a verdict into the ledger, unless the last one said the same of the same evidence."""
     evidence = state.fact("evaluate")["evidence"]
     body = {**verdict.model_dump(mode="json"), "evidence": evidence}
     with place.ledger.transaction() as transaction:
@@ -246,31 +213,20 @@ def _record_verdict(place: Installation, state: RunState, project: Project, verd
         transaction.append(Draft("policy.judged", place.actor, body, state.run, project.settings.name, ENVIRONMENT))
 
 
-def _refuse(verdict: Verdict, run: str) -> None:
-    if not verdict.passed:
-        lines = [f"  {rule.rule}: {rule.reason}" for rule in verdict.refusals]
-        raise PolicyRefused(
-            "the evidence does not meet the policy:\n" + "\n".join(lines),
-            where=f"run {run}, production gate",
-            fix="train a better challenger; gatehouse gate show lists every rule",
-        )
-
-
 def write_report(place: Installation, run: str, out: Path, junit: Path | None) -> Path:
     """Write the evidence page with verdict and approvals, and the verdict as JUnit XML; answers the page."""
     from pipeline.reports import evidence as page
 
     state = place.state(run)
-    project = place.project(state)
-    verdict = _judged(place, state, project)
-    approvals = [asdict(decision) for decision in state.decisions]
-    files = page.render(evidence_of(place, state), verdict.model_dump(mode="json"), approvals)
+    gate = gate_of(place, state, place.project(state))
+    approvals = [asdict(decision) for decision in state.record.decisions]
+    files = page.render(evidence_of(place, state), gate.verdict.model_dump(mode="json"), approvals)
     out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (out / name).write_bytes(content)
     if junit is not None:
         junit.parent.mkdir(parents=True, exist_ok=True)
-        junit.write_bytes(_junit(verdict))
+        junit.write_bytes(_junit(gate.verdict))
     return out / "evidence.html"
 
 

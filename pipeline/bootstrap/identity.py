@@ -1,33 +1,148 @@
-"""Who decided: asked of Jenkins, not of the command line."""
+"""Who decided: asked of Jenkins, an identity provider or a signature, never of the command line."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.bootstrap.installation import Installation
 from pipeline.config import JenkinsSettings
-from pipeline.errors import UsageError
+from pipeline.domain.approval import Assurance
+from pipeline.domain.canonical import digest_json
+from pipeline.errors import ApprovalInvalid, UsageError
 
 if TYPE_CHECKING:
     from pipeline.adapters.jenkins_client import Jenkins
 
 TOKEN_VARIABLE = "GATEHOUSE_JENKINS_TOKEN"  # noqa: S105  # the name of a variable that names a file
+SIGNATURE_SUFFIX = ".sig"
+
+Verb = Literal["approve", "reject", "revoke", "delegate", "break-glass"]
 
 
-def submitter(jenkins: JenkinsSettings, build: str, input_id: str, run: str, *, approved: bool) -> str:
-    """The user whom Jenkins authenticated when the build's input was answered.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody wants recorded, and by what they are to be recognised: one of the four.
+
+    Attributes:
+        verb, reason: what, and why.
+        build, input_id: a Jenkins build and the input that was answered in it.
+        token_file: holds a token of the identity provider.
+        signed: a statement, with its SSH signature beside it.
+        demo: a name, for an embedded stack only.
+    """
+
+    verb: Verb
+    reason: str | None = None
+    build: str | None = None
+    input_id: str | None = None
+    token_file: Path | None = None
+    signed: Path | None = None
+    demo: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """A person, and how sure that is. `involved` are people known to have asked for what is decided."""
+
+    actor: str
+    reason: str
+    assurance: Assurance
+    proof: Mapping[str, Any] = field(default_factory=dict)
+    involved: tuple[str, ...] = ()
+
+
+def identify(place: Installation, answer: Answer, subject: Mapping[str, Any], run: str | None = None) -> Who:
+    """The person behind an answer on `subject`.
+
+    Args:
+        place: the installation, which says whom it believes.
+        answer: what is to be recorded.
+        subject: what it is about, as a signed statement must name it.
+        run: the run that a Jenkins build must be of.
 
     Raises:
-        ApprovalInvalid: nobody answered it, it was answered otherwise, or the build is not of this run.
-        UsageError: the build is not of the configured controller, or the token file is not usable.
+        UsageError: no reason, or no way of recognising anybody.
+        ApprovalInvalid: this is not believed here.
     """
-    return _controller(jenkins, build).submitter(build, input_id, approved=approved, run=run)
+    named = [answer.build, answer.token_file, answer.signed, answer.demo]
+    if sum(one is not None for one in named) > 1:
+        raise UsageError("one identity at a time", where="--build, --token-file, --signed, --demo-identity")
+    if answer.signed is not None:
+        return _signed(place, answer, answer.signed, subject)
+    reason = (answer.reason or "").strip()
+    if not reason:
+        raise UsageError("a decision needs a reason", where="--reason")
+    if answer.demo is not None:
+        return _demo(place, answer.demo, reason)
+    if answer.token_file is not None:
+        return _token(place, answer.token_file, reason)
+    if answer.build is not None and answer.input_id is not None and place.settings.jenkins is not None:
+        return _jenkins(place.settings.jenkins, answer, reason, run)
+    raise UsageError(
+        "no identity to believe: who decides is asked of Jenkins, of an identity provider, or of a signature",
+        where="--build and --input, --token-file, or --signed",
+        fix="gatehouse gate statement writes what is to be signed; the settings name the Jenkins or the provider",
+    )
 
 
 def starter(jenkins: JenkinsSettings, build: str) -> str | None:
     """The user who started the build, as Jenkins says; None when a schedule or a push did."""
     return _controller(jenkins, build).started_by(build)
+
+
+def _demo(place: Installation, name: str, reason: str) -> Who:
+    if not place.settings.embedded:
+        raise ApprovalInvalid(
+            "a demo identity is not believed here",
+            where="--demo-identity",
+            fix="decide in Jenkins, with a token, or with a signature: gatehouse gate approve --help",
+        )
+    return Who(name, reason, "demo")
+
+
+def _jenkins(settings: JenkinsSettings, answer: Answer, reason: str, run: str | None) -> Who:
+    assert answer.build is not None and answer.input_id is not None
+    jenkins = _controller(settings, answer.build)
+    actor = jenkins.submitter(answer.build, answer.input_id, approved=answer.verb != "reject", run=run)
+    # Whoever started the build asked for it, whatever the ledger was told.
+    began = jenkins.started_by(answer.build)
+    proof = {"build": answer.build, "input": answer.input_id}
+    return Who(actor, reason, "jenkins", proof, (began,) if began else ())
+
+
+def _token(place: Installation, file: Path, reason: str) -> Who:
+    from pipeline.adapters import oidc
+
+    settings = place.settings.oidc
+    if settings is None:
+        raise ApprovalInvalid("no identity provider is believed here", where="settings: oidc")
+    rules = oidc.OidcRules(**settings.model_dump())
+    found = oidc.identify(_read(file, "the token's file"), rules, place.clock())
+    return Who(found.user, reason, "oidc", found.proof)
+
+
+def _signed(place: Installation, answer: Answer, file: Path, subject: Mapping[str, Any]) -> Who:
+    from pipeline.adapters import signed_decision
+
+    allowed = place.settings.approval.allowed_signers
+    if allowed is None:
+        raise ApprovalInvalid("no signatures are believed here", where="settings: approval.allowed_signers")
+    signature = file.with_name(file.name + SIGNATURE_SUFFIX)
+    found = signed_decision.read(file, signature, allowed, place.clock())
+    if found.decision != answer.verb:
+        raise ApprovalInvalid(f"the statement says {found.decision}, not {answer.verb}", where=str(file))
+    if found.subject_digest != digest_json(subject):
+        changed = sorted(name for name in subject if found.subject.get(name) != subject[name])
+        raise ApprovalInvalid(
+            f"the statement is of something else: {', '.join(changed)} differ",
+            where=str(file),
+            fix="write a new statement (gatehouse gate statement) and sign that",
+        )
+    return Who(found.actor, found.reason, "signed", found.proof)
 
 
 def _controller(jenkins: JenkinsSettings, build: str) -> Jenkins:
@@ -36,10 +151,14 @@ def _controller(jenkins: JenkinsSettings, build: str) -> Jenkins:
     if not build.startswith(jenkins.url.rstrip("/") + "/"):
         raise UsageError("the build is not of the configured Jenkins", where=f"--build {build}", fix=jenkins.url)
     file = Path(os.environ.get(TOKEN_VARIABLE) or jenkins.token_file)
+    user, _, token = _read(file, "the file with the Jenkins token").partition(":")
+    return Jenkins(jenkins.url, user, token)
+
+
+def _read(file: Path, what: str) -> str:
     try:
-        user, _, token = file.read_text(encoding="utf-8").strip().partition(":")
+        return file.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise UsageError(
-            "the file with the Jenkins token cannot be read", where=str(file), fix=f"name it with {TOKEN_VARIABLE}"
+            f"{what} cannot be read: {error.strerror}", where=str(file), fix="name a file that this user may read"
         ) from error
-    return Jenkins(jenkins.url, user, token)

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import stamina
 
@@ -24,17 +25,25 @@ if TYPE_CHECKING:
     from pipeline.adapters.model_server import HttpModelServer
 
 
+Account = Literal["line", "approval", "promotion"]
+
+
 def utc_now() -> datetime:
     """The time; the only place where the clock is read."""
     return datetime.now(UTC)
 
 
 class Installation:
-    """Everything that commands need of the outside world."""
+    """Everything that commands need of the outside world.
 
-    def __init__(self, settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
+    Attributes:
+        account: with whose credentials it writes: the line's, those of decisions, or production's.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], datetime] = utc_now, account: Account = "line") -> None:
         self.settings = settings
         self.clock = clock
+        self.account = account
         self.reporter = ConsoleReporter()
         stamina.instrumentation.set_on_retry_hooks([self._say_retry])
 
@@ -42,10 +51,16 @@ class Installation:
         if details.retry_num == 1:
             self.reporter.note("no answer yet; trying for some seconds more")
 
+    def acting_as(self, account: Account) -> Installation:
+        """This installation with another account's credentials."""
+        return self if account == self.account else Installation(self.settings, self.clock, account)
+
     @cached_property
     def ledger(self) -> Ledger:
-        """The ledger, as this process's role may use it."""
-        return Ledger(self.settings.ledger.uri, self.clock)
+        """The ledger, as this account may use it."""
+        known = self.settings.ledger
+        own = {"line": known.uri, "approval": known.approval_uri, "promotion": known.promotion_uri}
+        return Ledger(own[self.account] or known.uri, self.clock)
 
     @cached_property
     def reader(self) -> Ledger:
@@ -57,7 +72,12 @@ class Installation:
         """The MLflow server."""
         from pipeline.adapters.mlflow_store import MlflowStore
 
-        return MlflowStore(self.settings.mlflow.uri)
+        return MlflowStore(self.settings.mlflow.uri, self._mlflow_credentials)
+
+    @property
+    def _mlflow_credentials(self) -> Path | None:
+        known = self.settings.mlflow
+        return (known.promotion_credentials if self.account == "promotion" else None) or known.credentials
 
     @cached_property
     def cache(self) -> Cache:

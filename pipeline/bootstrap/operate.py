@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.bootstrap import anchors
 from pipeline.bootstrap.installation import Installation
 from pipeline.domain.canonical import canonical
 from pipeline.domain.events import GENESIS, Event, verify
@@ -24,9 +25,11 @@ def roll_back(place: Installation, environment: str, model: str | None, reason: 
 
     if not reason.strip():
         raise UsageError("a rollback needs a reason", where="--reason")
+    place = place.acting_as("promotion" if environment == "production" else "line")
     server = place.server(environment)
     name = place.model_in(environment, model)
-    _, placed = deploy.roll_back(environment, name, ledger=place.ledger, actor=place.actor, reason=reason.strip())
+    event, placed = deploy.roll_back(environment, name, ledger=place.ledger, actor=place.actor, reason=reason.strip())
+    anchors.remember(place, event)
     fact = deploy.arrive(placed, server=server, reporter=place.reporter)
     place.reporter.note(f"{environment} serves version {placed.version} again, after {fact['seconds']:.2f} s")
     project_alias(place, name, environment)
@@ -37,7 +40,7 @@ def roll_back(place: Installation, environment: str, model: str | None, reason: 
 
 def ledger_rows(place: Installation, run: str | None) -> list[dict[str, Any]]:
     """Events as rows, each with a few words on what it is about."""
-    events = place.reader.events(run=run) if run else list(place.reader.stream())
+    events = place.reader.events(run=run) if run else [row.event() for row in place.reader.rows()]
     return [{**asdict(event), "about": _about(event)} for event in events]
 
 
@@ -56,7 +59,7 @@ def verify_ledger(place: Installation) -> dict[str, Any]:
         IntegrityViolated: naming the first row that is not what was recorded.
     """
     count, head = 0, GENESIS
-    for event in verify(place.reader.stream()):
+    for event in verify(place.reader.rows()):
         count, head = event.seq, event.hash
     return {"events": count, "hash": head, "verified": True}
 
@@ -72,8 +75,8 @@ def export_ledger(place: Installation, out: Path) -> int:
     count = 0
     try:
         with partial.open("wb") as stream:
-            for event in verify(place.reader.stream()):
-                stream.write(canonical(asdict(event)) + b"\n")
+            for event in verify(place.reader.rows()):
+                stream.write(canonical(asdict(event.event())) + b"\n")
                 count += 1
         partial.replace(out)
     finally:

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.bootstrap.installation import Installation
-from pipeline.config import Project, load_project
+from pipeline.bootstrap import anchors
+from pipeline.bootstrap.installation import Account, Installation
+from pipeline.config import load_project
 from pipeline.domain.canonical import digest_json
 from pipeline.domain.events import Draft
 from pipeline.domain.state import RunState, fold_run
@@ -42,7 +43,7 @@ def open_run(
         "files": project.files,
         "changes": changes,
         "code": {"digest": digest_json({"files": project.files, "changes": changes}), **_commit(path)},
-        "policy_digest": policy_digest(project),
+        "policy_digest": project.settings.policy_digest,
         "requester": _requester(place, build),
         "windows": project.settings.window.model_dump(),
     }
@@ -67,6 +68,13 @@ def _requester(place: Installation, build: str | None) -> str:
     return starter(place.settings.jenkins, build) or place.actor
 
 
+def account_of(stage: Stage) -> Account:
+    """Whose credentials a stage needs: production's are not the line's, and decisions are neither's."""
+    if stage.gate:
+        return "approval"
+    return "promotion" if stage.environment == "production" else "line"
+
+
 def execute(place: Installation, name: str, run: str) -> None:
     """Execute one stage, unless the ledger says that it is done.
 
@@ -75,6 +83,8 @@ def execute(place: Installation, name: str, run: str) -> None:
     stage = BY_NAME.get(name)
     if stage is None:
         raise UsageError(f"no stage '{name}'", where="stage", fix=f"one of: {', '.join(BY_NAME)}")
+
+    place = place.acting_as(account_of(stage))
 
     def waiting() -> None:
         place.reporter.note(f"{name}: somebody else is working on run {run}; waiting for them")
@@ -100,17 +110,11 @@ def _execute(place: Installation, stage: Stage, state: RunState) -> None:
         _record_failure(place, stage, state, error)
         raise
     if body is not None:
-        seconds = round(time.monotonic() - began, 3)
-        place.ledger.append(
-            Draft(
-                stage.writes,
-                place.actor,
-                {**body, "seconds": seconds},
-                state.run,
-                project.settings.name,
-                stage.environment,
-            )
-        )
+        fact = {**body, "seconds": round(time.monotonic() - began, 3)}
+        name = project.settings.name
+        event = place.ledger.append(Draft(stage.writes, place.actor, fact, state.run, name, stage.environment))
+        if stage.environment == "production":
+            anchors.remember(place, event)
     place.reporter.note(f"{stage.name}: done in {time.monotonic() - began:.1f} s")
 
 
@@ -174,18 +178,6 @@ def run_stage(stage: Stage, run: str, options: Sequence[str] = ()) -> None:
 def new_run_id(name: str, place: Installation) -> str:
     """A run id that people can read and that does not repeat."""
     return f"{name}-{place.clock():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def policy_digest(project: Project) -> str:
-    """Digest of everything that decides who and what passes the gate."""
-    settings = project.settings
-    return digest_json(
-        {
-            "policy": settings.policy.model_dump(mode="json"),
-            "risk_tier": settings.risk_tier,
-            "approvers": list(settings.approvers),
-        }
-    )
 
 
 def _changes(train: str | None, holdout: str | None, sets: Sequence[str]) -> dict[str, Any]:

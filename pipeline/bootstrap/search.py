@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from pipeline.bootstrap.installation import Installation
-from pipeline.config import Project, SearchRange
+from pipeline.config.project import Project, SearchRange
 from pipeline.domain.state import RunState
 from pipeline.ports import Columns
 from pipeline.stages import train as stage

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pipeline.bootstrap.installation import Installation
 from pipeline.config import Project
 from pipeline.domain.events import Draft
-from pipeline.domain.state import RunState, subject_of
+from pipeline.domain.state import Placement, RunState, subject_of
 from pipeline.domain.window import Window
 from pipeline.errors import GatehouseError, UsageError
+from pipeline.ports import EventReader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -166,19 +167,21 @@ def load_model(place: Installation, digest: str, uri: str) -> Model:
 
 def _promote(environment: str) -> Step:
     def step(place: Installation, state: RunState, project: Project) -> None:
+        from pipeline.bootstrap import anchors
         from pipeline.bootstrap.gatekeeping import still_approved
         from pipeline.stages import promote
 
         name = project.settings.name
         if environment == "production":
-            # Before the upload: nothing reaches production's own place without an approval.
+            # Before the upload: nothing reaches production's own place without an approval, from a ledger that holds.
+            anchors.check(place)
             still_approved(place, state, project, place.ledger)
         with place.cache.scratch() as scratch:
             body = promote.bring(
                 environment, name, state.run, state.fact("register"), registry=place.mlflow, folder=Path(scratch)
             )
         production = environment == "production"
-        promote.swap(
+        event = promote.swap(
             environment,
             name,
             body,
@@ -187,25 +190,43 @@ def _promote(environment: str) -> Step:
             ledger=place.ledger,
             actor=place.actor,
         )
+        if production:
+            anchors.remember(place, event)
         project_alias(place, name, environment)
 
     return step
 
 
 def project_alias(place: Installation, model: str, environment: str) -> None:
-    """Point the environment's alias in MLflow at what the ledger wants there."""
+    """Point the environment's alias in MLflow at what the ledger wants there.
+
+    One at a time, and each reads the ledger when its turn comes: the alias is never left at what an older promotion
+    wanted.
+    """
     from pipeline.stages import promote
 
-    wanted = place.environment(model, environment).wanted
-    if wanted is not None:
-        promote.project_alias(wanted, registry=place.mlflow)
+    def waiting() -> None:
+        place.reporter.note("somebody else writes the alias; waiting for them")
+
+    with place.ledger.exclusive(f"alias {environment} {model}", waiting):
+        wanted = place.environment(model, environment).wanted
+        if wanted is not None:
+            promote.project_alias(wanted, registry=place.mlflow)
 
 
 def _deploy(environment: str) -> Step:
     def step(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
+        from pipeline.bootstrap.gatekeeping import still_standing
+        from pipeline.bootstrap.signatures import require
         from pipeline.stages import deploy
 
-        wanted = deploy.request(environment, project.settings.name, state.run, ledger=place.ledger, actor=place.actor)
+        def recheck(reader: EventReader, promoted: Placement) -> None:
+            if environment == "production":
+                still_standing(place, state, project, reader, promoted)
+
+        name = project.settings.name
+        require(place, name, environment)
+        wanted = deploy.request(environment, name, state.run, recheck=recheck, ledger=place.ledger, actor=place.actor)
         return deploy.arrive(wanted, server=place.server(environment), reporter=place.reporter)
 
     return step

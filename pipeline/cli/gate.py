@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -11,18 +12,31 @@ from pipeline.cli.common import Json, Run, answer, app, installation, table
 gate = typer.Typer(help="The production gate: what waits, why, and the decision.", no_args_is_help=True)
 app.add_typer(gate, name="gate")
 
-Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded with the decision.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="Why; recorded with it. A signed statement has its own.")]
 Build = Annotated[str | None, typer.Option("--build", help="URL of the Jenkins build whose input was answered.")]
 Input = Annotated[str | None, typer.Option("--input", help="Id of that input.")]
+Token = Annotated[Path | None, typer.Option("--token-file", help="File with the identity provider's token for you.")]
+Signed = Annotated[Path | None, typer.Option("--signed", help="Statement that you signed; FILE.sig lies beside it.")]
 Demo = Annotated[str | None, typer.Option("--demo-identity", help="A name, believed by an embedded stack only.")]
+Incident = Annotated[str, typer.Option("--incident", help="Number of the incident that does not wait.")]
+To = Annotated[str, typer.Option("--to", help="Who decides in your place.")]
+Until = Annotated[str, typer.Option("--until", help="Last day, or time, of the delegation (UTC).")]
+From = Annotated[str | None, typer.Option("--from", help="First day, or time; now if not given.")]
+Model = Annotated[str, typer.Option("--model", help="Which model.")]
 
 
 @gate.command()
-def show(run: Run, json: Json = False) -> None:
+def show(
+    run: Run,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Judge by this policy instead; nothing is recorded.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Show verdict, subject and approvals; exit code 3 when the policy refuses."""
-    from pipeline.bootstrap.gatekeeping import show
+    from pipeline.bootstrap.gatekeeping import show, try_policy
 
-    view = show(installation(), run)
+    view = show(installation(), run) if policy is None else try_policy(installation(), run, policy)
     if json:
         answer(view)
     else:
@@ -35,19 +49,116 @@ def show(run: Run, json: Json = False) -> None:
 
 
 @gate.command()
-def approve(run: Run, reason: Reason, build: Build = None, input_: Input = None, demo_identity: Demo = None) -> None:
+def approve(
+    run: Run,
+    reason: Reason = None,
+    build: Build = None,
+    input_: Input = None,
+    token_file: Token = None,
+    signed: Signed = None,
+    demo_identity: Demo = None,
+) -> None:
     """Record an approval of exactly what the evidence was measured on."""
-    from pipeline.bootstrap.gatekeeping import decide
+    from pipeline.bootstrap.decisions import decide
 
-    decide(installation(), run, reason, approved=True, build=build, input_id=input_, demo_identity=demo_identity)
+    decide(installation(), run, _answer("approve", reason, build, input_, token_file, signed, demo_identity))
 
 
 @gate.command()
-def reject(run: Run, reason: Reason, build: Build = None, input_: Input = None, demo_identity: Demo = None) -> None:
+def reject(
+    run: Run,
+    reason: Reason = None,
+    build: Build = None,
+    input_: Input = None,
+    token_file: Token = None,
+    signed: Signed = None,
+    demo_identity: Demo = None,
+) -> None:
     """Record a rejection: final for this subject."""
-    from pipeline.bootstrap.gatekeeping import decide
+    from pipeline.bootstrap.decisions import decide
 
-    decide(installation(), run, reason, approved=False, build=build, input_id=input_, demo_identity=demo_identity)
+    decide(installation(), run, _answer("reject", reason, build, input_, token_file, signed, demo_identity))
+
+
+@gate.command()
+def revoke(
+    run: Run,
+    reason: Reason = None,
+    build: Build = None,
+    input_: Input = None,
+    token_file: Token = None,
+    signed: Signed = None,
+    demo_identity: Demo = None,
+) -> None:
+    """Take back your approval, as long as the model is not rolled out."""
+    from pipeline.bootstrap.decisions import revoke
+
+    revoke(installation(), run, _answer("revoke", reason, build, input_, token_file, signed, demo_identity))
+
+
+@gate.command()
+def delegate(
+    model: Model,
+    to: To,
+    until: Until,
+    from_: From = None,
+    reason: Reason = None,
+    build: Build = None,
+    input_: Input = None,
+    token_file: Token = None,
+    signed: Signed = None,
+    demo_identity: Demo = None,
+) -> None:
+    """Let somebody else decide in your place for a while."""
+    from pipeline.bootstrap.decisions import delegate
+
+    how = _answer("delegate", reason, build, input_, token_file, signed, demo_identity)
+    delegate(installation(), model, to, from_, until, how)
+
+
+@gate.command("break-glass")
+def break_glass(
+    run: Run,
+    incident: Incident,
+    reason: Reason = None,
+    build: Build = None,
+    input_: Input = None,
+    token_file: Token = None,
+    signed: Signed = None,
+    demo_identity: Demo = None,
+) -> None:
+    """An emergency: two operators answer for a promotion that policy or quorum would hold back. Loud, for hours."""
+    from pipeline.bootstrap.decisions import break_glass
+
+    how = _answer("break-glass", reason, build, input_, token_file, signed, demo_identity)
+    break_glass(installation(), run, incident, how)
+
+
+@gate.command()
+def statement(
+    verb: Annotated[str, typer.Argument(help="approve, reject, revoke, delegate or break-glass.")],
+    actor: Annotated[str, typer.Option("--actor", help="Your name in the allowed-signers file.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why.")],
+    run: Annotated[str | None, typer.Option("--run", envvar="GATEHOUSE_RUN", help="The run it is about.")] = None,
+    incident: Annotated[str | None, typer.Option("--incident", help="For break-glass.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="For delegate.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="For delegate.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="For delegate.")] = None,
+    from_: From = None,
+) -> None:
+    """Write a statement to be signed: ssh-keygen -Y sign -n gatehouse-decision -f KEY FILE."""
+    from pipeline.bootstrap.decisions import write_statement
+
+    about = {"model": model, "to": to, "starts": from_, "ends": until} if verb == "delegate" else None
+    typer.echo(write_statement(installation(), verb, actor, reason, run, incident, about), nl=False)
+
+
+@gate.command()
+def sign(model: Annotated[str | None, typer.Option("--model", help="Which model.")] = None) -> None:
+    """Sign anew what production uses, with the key that the settings name now: for when keys are rotated."""
+    from pipeline.bootstrap.signatures import sign_wanted
+
+    sign_wanted(installation(), model)
 
 
 @gate.command()
@@ -56,3 +167,17 @@ def check(run: Run) -> None:
     from pipeline.bootstrap.runner import execute
 
     execute(installation(), "gate production", run)
+
+
+def _answer(
+    verb: Any,
+    reason: str | None,
+    build: str | None,
+    input_id: str | None,
+    token_file: Path | None,
+    signed: Path | None,
+    demo: str | None,
+) -> Any:
+    from pipeline.bootstrap.identity import Answer
+
+    return Answer(verb, reason, build, input_id, token_file, signed, demo)

@@ -1,21 +1,25 @@
 """Approvals of exact bytes.
 
 An approval names everything it was given for: the subject. Change any part of the subject and the approval is
-void. Pure: whether promotion may go ahead is a function of the subject, the decisions recorded so far, who
-asked, who wrote the code, who may decide, and the time.
+void. Pure: whether promotion may go ahead is a function of the subject, of what people recorded about it so far
+(decisions, revocations, delegations, broken glass), of who must approve, and of the time.
+
+People are compared without case, as Jenkins does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from pipeline.domain.canonical import digest_json
+from pipeline.domain.events import Event
 from pipeline.errors import ApprovalInvalid
 
-Assurance = Literal["jenkins", "demo"]
+Assurance = Literal["jenkins", "oidc", "signed", "demo"]
+OPERATORS_TO_BREAK_GLASS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,15 @@ class Subject:
         return [name for name in mine if mine[name] != theirs[name]]
 
 
+# --- what people record: each is the body of a ledger event. Times are UTC, ISO 8601; `subject` is a digest ----
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What one person decided on one subject. `at` and `expires` are UTC, ISO 8601."""
+    """``approval.decided``: what one person decided on one subject, for themself or `on_behalf_of` another.
+
+    `proof` says by what the identity was believed: a build and its input, a token's digest, a statement's.
+    """
 
     subject: Subject
     approved: bool
@@ -62,20 +72,121 @@ class Decision:
     assurance: Assurance
     at: str
     expires: str
+    on_behalf_of: str | None = None
+    proof: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_body(cls, body: dict[str, Any]) -> Decision:
+    def from_body(cls, body: Mapping[str, Any]) -> Decision:
         """Read a decision back from its ledger event's body."""
         return cls(**{**body, "subject": Subject(**body["subject"])})
+
+    @property
+    def principal(self) -> str:
+        """Whose approval it is."""
+        return self.on_behalf_of or self.actor
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """``approval.revoked``: somebody takes back what they gave for a subject."""
+
+    subject: str
+    actor: str
+    reason: str
+    assurance: Assurance
+    at: str
+    proof: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """``approval.delegated``: `by` lets `to` decide in their place between two times. Not handed on further."""
+
+    by: str
+    to: str
+    starts: str
+    ends: str
+    reason: str
+    assurance: Assurance
+    at: str
+    proof: Mapping[str, Any] = field(default_factory=dict)
+
+    def holds(self, at: str) -> bool:
+        """Whether it is in force at a time."""
+        return _time(self.starts) <= _time(at) <= _time(self.ends)
+
+
+@dataclass(frozen=True, slots=True)
+class GlassBroken:
+    """``glass.broken``: one operator's half of an emergency promotion."""
+
+    subject: str
+    actor: str
+    reason: str
+    incident: str
+    assurance: Assurance
+    at: str
+    expires: str
+    proof: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Everything that people recorded about a run, oldest first, and the delegations of its model."""
+
+    decisions: tuple[Decision, ...] = ()
+    revocations: tuple[Revocation, ...] = ()
+    delegations: tuple[Delegation, ...] = ()
+    glass: tuple[GlassBroken, ...] = ()
+
+
+def fold_record(events: Iterable[Event]) -> Record:
+    """Fold events, oldest first, into what people recorded; other kinds are passed over."""
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        found.setdefault(event.kind, []).append(event)
+    return Record(
+        tuple(Decision.from_body(event.body) for event in found.get("approval.decided", ())),
+        tuple(Revocation(**event.body) for event in found.get("approval.revoked", ())),
+        tuple(Delegation(**event.body) for event in found.get("approval.delegated", ())),
+        tuple(GlassBroken(**event.body) for event in found.get("glass.broken", ())),
+    )
+
+
+# --- who must approve ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A named group of reviewers, `count` of whom must approve."""
+
+    name: str
+    members: tuple[str, ...]
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """Who must approve: at least `count` of `approvers`, none of whom may be in `excluded`."""
+    """Who must approve: at least `count` of `approvers`, none of whom may be in `excluded`, and of each group some.
+
+    `operators` may break the glass.
+    """
 
     approvers: tuple[str, ...]
     count: int
     excluded: tuple[str, ...]
+    groups: tuple[Group, ...] = ()
+    operators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Glass:
+    """An emergency in force: what two operators broke the glass for."""
+
+    operators: tuple[str, ...]
+    incident: str
+    reason: str
+    expires: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,52 +199,81 @@ class Standing:
     may_decide: tuple[str, ...]
     problems: tuple[str, ...]
     rejected_by: str | None = None
+    groups_missing: tuple[str, ...] = ()
 
 
-def may_decide(actor: str, requirement: Requirement) -> None:
-    """Check that `actor` may decide at all.
+def principal_of(actor: str, requirement: Requirement, delegations: Sequence[Delegation], at: str) -> str | None:
+    """In whose place `actor` may decide at a time: None for themself, else whoever delegated to them.
 
     Raises:
-        ApprovalInvalid: the actor is not an approver, or is the requester or the author.
+        ApprovalInvalid: the actor asked for this or wrote it, or is no approver and nobody's delegate.
     """
-    if actor not in requirement.approvers:
-        raise ApprovalInvalid(
-            f"{actor} is not among the approvers of this project",
-            where=f"approvers: {', '.join(requirement.approvers)}",
-            fix="let one of them decide",
-        )
-    if actor in requirement.excluded:
+    if _among(actor, requirement.excluded):
         raise ApprovalInvalid(
             f"{actor} asked for this or wrote it, and nobody approves their own work",
             where=f"requester and author: {', '.join(requirement.excluded)}",
             fix="let another approver decide",
         )
+    if _among(actor, requirement.approvers):
+        return None
+    for given in delegations:
+        if _same(given.to, actor) and given.holds(at) and _entitled(given.by, requirement):
+            return given.by
+    raise ApprovalInvalid(
+        f"{actor} is not among the approvers of this project",
+        where=f"approvers: {', '.join(requirement.approvers)}",
+        fix="let one of them decide, or delegate (gatehouse gate delegate)",
+    )
 
 
-def standing(subject: Subject, decisions: Sequence[Decision], requirement: Requirement, now: datetime) -> Standing:
-    """Fold the decisions on a run into where its approval stands.
+def standing(subject: Subject, record: Record, requirement: Requirement, now: datetime) -> Standing:
+    """Fold what was recorded on a run into where its approval stands.
 
     A rejection of this very subject is final. An approval counts when it is of this very subject, by somebody
-    who may decide, and has not expired; each person counts once. An empty requirement is never met.
+    who may decide or their delegate at that time, was not taken back, and has not expired; each person counts
+    once, whether they acted or were acted for. An empty requirement is never met.
     """
     problems: list[str] = []
-    counted: dict[str, None] = {}
-    for decision in decisions:
+    counted: dict[str, str] = {}
+    seen: set[str] = set()
+    for decision in record.decisions:
         changed = subject.differences(decision.subject)
-        if changed:
-            problems.append(f"{decision.actor}'s decision is void: {', '.join(changed)} changed since")
-        elif not decision.approved:
+        if not changed and not decision.approved:
             return Standing(False, (), 0, (), (f"{decision.actor}: {decision.reason}",), decision.actor)
-        elif datetime.fromisoformat(decision.expires) <= now:
-            problems.append(f"{decision.actor}'s approval expired at {decision.expires}")
-        elif decision.actor in requirement.excluded or decision.actor not in requirement.approvers:
-            problems.append(f"{decision.actor} may not approve this")
-        else:
-            counted[decision.actor] = None
-    needed = max(1, requirement.count)
-    missing = max(0, needed - len(counted))
-    others = tuple(name for name in requirement.approvers if name not in requirement.excluded and name not in counted)
-    return Standing(missing == 0, tuple(counted), missing, others, tuple(problems))
+        problem = f"is void: {', '.join(changed)} changed since" if changed else _problem(decision, record, now)
+        problem = problem or _not_entitled(decision, requirement, record.delegations)
+        people = {decision.actor.casefold(), decision.principal.casefold()}
+        if problem:
+            problems.append(f"{decision.actor}'s {'approval' if decision.approved else 'rejection'} {problem}")
+        elif not people & seen:
+            seen |= people
+            counted[decision.principal] = decision.actor
+    missing = max(0, max(1, requirement.count) - len(counted))
+    lacking = tuple(group.name for group in requirement.groups if _votes(group, counted) < group.count)
+    others = tuple(
+        name for name in requirement.approvers if _entitled(name, requirement) and name.casefold() not in seen
+    )
+    granted = missing == 0 and not lacking
+    return Standing(granted, tuple(counted.values()), missing, others, tuple(problems), groups_missing=lacking)
+
+
+def glass_broken(subject: Subject, record: Record, requirement: Requirement, now: datetime) -> Glass | None:
+    """The emergency in force for a subject: two operators, one incident, neither half expired or taken back."""
+    halves = [
+        half
+        for half in record.glass
+        if half.subject == subject.digest
+        and _among(half.actor, requirement.operators)
+        and _time(half.expires) > now
+        and not _taken_back(half.actor, half.at, subject.digest, record)
+    ]
+    for incident in dict.fromkeys(half.incident for half in halves):
+        mine = {half.actor.casefold(): half for half in halves if half.incident == incident}
+        if len(mine) >= OPERATORS_TO_BREAK_GLASS:
+            both = tuple(mine.values())
+            reasons = "; ".join(dict.fromkeys(half.reason for half in both))
+            return Glass(tuple(half.actor for half in both), incident, reasons, min(half.expires for half in both))
+    return None
 
 
 def demand(state: Standing, subject: Subject) -> None:
@@ -150,9 +290,60 @@ def demand(state: Standing, subject: Subject) -> None:
             f"rejected by {state.problems[0]}", where=where, fix="a rejection is final: train another challenger"
         )
     waiting = f"{state.missing} approval(s) missing"
+    if state.groups_missing:
+        waiting += f", none of the group(s) {', '.join(state.groups_missing)}"
     problems = f" ({'; '.join(state.problems)})" if state.problems else ""
     raise ApprovalInvalid(
         waiting + problems,
         where=where,
         fix=f"may be given by: {', '.join(state.may_decide) or 'nobody: name more approvers in project.toml'}",
     )
+
+
+def _problem(decision: Decision, record: Record, now: datetime) -> str:
+    """Why an approval of this very subject does not stand any more."""
+    if _taken_back(decision.actor, decision.at, decision.subject.digest, record) or _taken_back(
+        decision.principal, decision.at, decision.subject.digest, record
+    ):
+        return "was taken back"
+    if _time(decision.expires) <= now:
+        return f"expired at {decision.expires}"
+    return ""
+
+
+def _not_entitled(decision: Decision, requirement: Requirement, delegations: Sequence[Delegation]) -> str:
+    if _among(decision.actor, requirement.excluded) or not _entitled(decision.principal, requirement):
+        return "does not count: they may not approve this"
+    if decision.on_behalf_of is None:
+        return ""
+    given = any(
+        _same(one.by, decision.principal) and _same(one.to, decision.actor) and one.holds(decision.at)
+        for one in delegations
+    )
+    return "" if given else f"does not count: {decision.principal} had not delegated to them"
+
+
+def _taken_back(actor: str, at: str, subject: str, record: Record) -> bool:
+    return any(
+        one.subject == subject and _same(one.actor, actor) and _time(one.at) >= _time(at) for one in record.revocations
+    )
+
+
+def _votes(group: Group, principals: Iterable[str]) -> int:
+    return sum(_among(name, group.members) for name in principals)
+
+
+def _entitled(name: str, requirement: Requirement) -> bool:
+    return _among(name, requirement.approvers) and not _among(name, requirement.excluded)
+
+
+def _among(name: str, names: Iterable[str]) -> bool:
+    return any(_same(name, other) for other in names)
+
+
+def _same(one: str, other: str) -> bool:
+    return one.casefold() == other.casefold()
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

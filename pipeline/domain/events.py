@@ -1,16 +1,19 @@
 """Events of the ledger and the hash chain that binds them.
 
-Each event's hash covers its own content and the hash of the event before it, so that a change, a removal
-or an insertion anywhere breaks every link after it. Pure: no database, no clock.
+Each row's hash covers its own content and the hash of the row before it, so that a change, a removal or an
+insertion anywhere breaks every link after it. Pure: no database, no clock.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from hashlib import sha256
+from json.encoder import encode_basestring as _quoted
+from typing import Any, NamedTuple
 
-from pipeline.domain.canonical import digest_json
+from pipeline.domain.canonical import canonical
 from pipeline.errors import IntegrityViolated
 
 GENESIS = "sha256:" + "0" * 64
@@ -37,7 +40,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One link of the chain. `seq` counts from 1 without gaps; `at` is UTC, ISO 8601 with microseconds."""
+    """What one row says. `seq` counts from 1 without gaps; `at` is UTC, ISO 8601 with microseconds."""
 
     seq: int
     at: str
@@ -51,42 +54,82 @@ class Event:
     hash: str
 
 
-def link(draft: Draft, *, seq: int, at: str, previous: str) -> Event:
-    """Give `draft` its place in the chain after the event with hash `previous`."""
-    fields = {"seq": seq, "at": at, **asdict(draft), "previous": previous}
-    return Event(**fields, hash=digest_json(fields))
+class Row(NamedTuple):
+    """One link of the chain as it is kept: an event whose body is `text`, the canonical JSON that was hashed."""
+
+    seq: int
+    at: str
+    kind: str
+    actor: str
+    run: str | None
+    model: str | None
+    environment: str | None
+    text: str
+    previous: str
+    hash: str
+
+    def event(self) -> Event:
+        """What it says, its hash checked.
+
+        Raises:
+            IntegrityViolated: the row is not what was recorded.
+        """
+        if self.hash != expected_hash(self):
+            raise _changed(self)
+        seq, at, kind, actor, run, model, environment, text, previous, digest = self
+        return Event(seq, at, kind, actor, run, model, environment, json.loads(text), previous, digest)
 
 
-def expected_hash(event: Event) -> str:
-    """The hash that `event`'s own content demands."""
-    fields = asdict(event)
-    del fields["hash"]
-    return digest_json(fields)
+def link(draft: Draft, *, seq: int, at: str, previous: str) -> Row:
+    """Give `draft` its place in the chain after the row with hash `previous`."""
+    text = canonical(draft.body).decode()
+    row = Row(seq, at, draft.kind, draft.actor, draft.run, draft.model, draft.environment, text, previous, "")
+    return row._replace(hash=expected_hash(row))
 
 
-def verify(events: Iterable[Event], *, previous: str = GENESIS, seq: int = 0) -> Iterator[Event]:
-    """Pass events through, in order, each after its link to the one before was checked.
+def preimage(row: Row) -> bytes:
+    """What a row's hash is taken of: the whole row without its hash, as one JSON object (RFC 8785)."""
+    seq, at, kind, actor, run, model, environment, text, previous, _ = row
+    return (
+        f'{{"actor":{_quoted(actor)},"at":{_quoted(at)},"body":{text},'
+        f'"environment":{"null" if environment is None else _quoted(environment)},"kind":{_quoted(kind)},'
+        f'"model":{"null" if model is None else _quoted(model)},"previous":{_quoted(previous)},'
+        f'"run":{"null" if run is None else _quoted(run)},"seq":{seq}}}'
+    ).encode()
+
+
+def expected_hash(row: Row) -> str:
+    """The hash that `row`'s own content demands."""
+    return "sha256:" + sha256(preimage(row)).hexdigest()
+
+
+def verify(rows: Iterable[Row], *, previous: str = GENESIS, seq: int = 0) -> Iterator[Row]:
+    """Pass rows through, in order, each after its link to the one before was checked.
 
     Args:
-        events: the chain from the event after `seq` on.
-        previous, seq: the last event already trusted; the defaults start at the beginning.
+        rows: the chain from the row after `seq` on.
+        previous, seq: the last row already trusted; the defaults start at the beginning.
 
     Raises:
         IntegrityViolated: naming the first row that is missing, out of place or changed.
     """
-    for event in events:
+    for row in rows:
         seq += 1
-        if event.seq != seq:
+        if row.seq != seq:
             raise IntegrityViolated(
-                f"row {seq} is missing: row {event.seq} stands in its place",
+                f"row {seq} is missing: row {row.seq} stands in its place",
                 where=f"ledger row {seq}",
                 fix="restore the ledger from its backup and find out who could delete rows",
             )
-        if event.previous != previous or event.hash != expected_hash(event):
-            raise IntegrityViolated(
-                f"row {seq} ({event.kind}, {event.at}) is not what was recorded",
-                where=f"ledger row {seq}",
-                fix="compare the row with the backup and find out who could change it",
-            )
-        previous = event.hash
-        yield event
+        if row.previous != previous or row.hash != expected_hash(row):
+            raise _changed(row)
+        previous = row.hash
+        yield row
+
+
+def _changed(row: Row) -> IntegrityViolated:
+    return IntegrityViolated(
+        f"row {row.seq} ({row.kind}, {row.at}) is not what was recorded",
+        where=f"ledger row {row.seq}",
+        fix="compare the row with the backup and find out who could change it",
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.domain.canonical import digest_json
 
@@ -68,6 +69,70 @@ class LimitRule(_Bounded):
     value: str
 
 
+class DriftRule(_Strict):
+    """A ceiling on the population stability index of the hold-out against the training window, feature by feature.
+
+    `features` are those that it is about; none named: every watched one.
+    """
+
+    max_psi: Annotated[float, Field(gt=0)]
+    features: tuple[str, ...] = ()
+
+
+def _moment(value: object) -> str:
+    """TOML's own dates and times, or ISO 8601 text; a time without an offset is UTC."""
+    text = value.isoformat() if isinstance(value, date) else str(value)
+    datetime.fromisoformat(text)
+    return text
+
+
+Moment = Annotated[str, BeforeValidator(_moment)]
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+class Freeze(_Strict):
+    """A time in which nothing goes to production: from `starts` to `ends` (a day counts whole), or certain weekdays."""
+
+    reason: str
+    starts: Moment | None = None
+    ends: Moment | None = None
+    weekdays: tuple[Literal[_WEEKDAYS], ...] = ()  # type: ignore[valid-type]  # the names stand above once
+    timezone: str = "UTC"
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"no time zone is called '{name}'") from error
+        return name
+
+    @model_validator(mode="after")
+    def _is_a_window(self) -> Freeze:
+        between = self.starts is not None and self.ends is not None
+        if between == bool(self.weekdays) or (self.starts is None) != (self.ends is None):
+            raise ValueError("a freeze needs either `starts` and `ends`, or `weekdays`")
+        if between and self._at(self.starts, time.min) > self._at(self.ends, time.max):
+            raise ValueError("a freeze starts before it ends")
+        return self
+
+    def covers(self, now: datetime) -> bool:
+        """Whether an aware time lies in it."""
+        if self.weekdays:
+            return _WEEKDAYS[now.astimezone(ZoneInfo(self.timezone)).weekday()] in self.weekdays
+        return self._at(self.starts, time.min) <= now <= self._at(self.ends, time.max)
+
+    def __str__(self) -> str:
+        return ", ".join(self.weekdays) or f"{self.starts} to {self.ends}"
+
+    def _at(self, moment: str | None, whole_day: time) -> datetime:
+        assert moment is not None
+        day = len(moment) == len("2026-12-24")
+        found = datetime.combine(date.fromisoformat(moment), whole_day) if day else datetime.fromisoformat(moment)
+        return found if found.tzinfo else found.replace(tzinfo=ZoneInfo(self.timezone))
+
+
 class Policy(_Strict):
     """What must hold before anybody is asked to approve, and who is asked."""
 
@@ -75,6 +140,8 @@ class Policy(_Strict):
     slice: tuple[SliceRule, ...] = ()
     not_worse: tuple[NotWorseRule, ...] = ()
     limit: tuple[LimitRule, ...] = ()
+    drift: tuple[DriftRule, ...] = ()
+    freeze: tuple[Freeze, ...] = ()
     max_evidence_age_hours: Annotated[float, Field(gt=0)] = 168.0
     approval_valid_hours: Annotated[float, Field(gt=0)] = 72.0
 
@@ -120,11 +187,12 @@ def judge(policy: Policy, evidence: Mapping[str, Any], now: datetime) -> Verdict
         *(ruling for rule in policy.slice for ruling in _slice(rule, evidence)),
         *(_not_worse(rule, evidence) for rule in policy.not_worse),
         *(_bounded(rule.value, _lookup(evidence, rule.value), rule) for rule in policy.limit),
+        *(_drift(rule, evidence) for rule in policy.drift),
+        *(_freeze(freeze, now) for freeze in policy.freeze),
         _data_checks(evidence),
         _age(policy, evidence, now),
     )
-    measured = len(policy.metric) + len(policy.slice) + len(policy.not_worse) + len(policy.limit)
-    if not measured:
+    if not (policy.metric or policy.slice or policy.not_worse or policy.limit):
         empty = Ruling(
             rule="policy", value=None, threshold="at least one rule", passed=False, reason="the policy is empty"
         )
@@ -187,6 +255,28 @@ def _not_worse(rule: NotWorseRule, evidence: Mapping[str, Any]) -> Ruling:
     passed = sign * bound >= -rule.by
     reason = f"the unfavourable end of the interval is {bound:+.4g}"
     return Ruling(rule=name, value=bound, threshold=threshold, passed=passed, reason=reason)
+
+
+def _drift(rule: DriftRule, evidence: Mapping[str, Any]) -> Ruling:
+    drift = evidence.get("drift")
+    rows = _rows(drift, "features") if isinstance(drift, Mapping) else ()
+    known = {str(row.get("feature")): psi for row in rows if (psi := _number(row.get("psi"))) is not None}
+    about = {name: known.get(name) for name in rule.features} or dict(known)
+    threshold = f"≤ {rule.max_psi:g}"
+    lacking = sorted(name for name, psi in about.items() if psi is None)
+    if lacking or not about:
+        reason = f"not in the evidence: {', '.join(lacking)}" if lacking else "no drift in the evidence"
+        return Ruling(rule="drift (PSI)", value=None, threshold=threshold, passed=False, reason=reason)
+    worst, psi = max(((name, psi) for name, psi in about.items() if psi is not None), key=lambda pair: pair[1])
+    passed = psi <= rule.max_psi
+    reason = "within bounds" if passed else f"{psi:.4g} is not {threshold}"
+    return Ruling(rule=f"drift (PSI): worst is {worst}", value=psi, threshold=threshold, passed=passed, reason=reason)
+
+
+def _freeze(freeze: Freeze, now: datetime) -> Ruling:
+    frozen = freeze.covers(now)
+    reason = freeze.reason if frozen else "not now"
+    return Ruling(rule="freeze", value=None, threshold=f"not {freeze}", passed=not frozen, reason=reason)
 
 
 def _rows(evidence: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.domain.approval import Decision, Subject
+from pipeline.domain.approval import Record, Subject, fold_record
 from pipeline.domain.events import Event
 from pipeline.errors import UsageError
 from pipeline.graph import BY_NAME, STAGES, Stage
@@ -20,14 +20,14 @@ class RunState:
         run: the run id.
         opened: body of ``run.opened``: project files, digests, windows, parameters, requester.
         facts: body of the event that proves each finished stage, by stage name.
-        decisions: approvals and rejections, oldest first.
+        record: what people decided about it, oldest first.
         failures: bodies of ``stage.failed``, oldest first.
     """
 
     run: str
     opened: Mapping[str, Any] | None = None
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    decisions: tuple[Decision, ...] = ()
+    record: Record = field(default_factory=Record)
     failures: tuple[Mapping[str, Any], ...] = ()
 
     def done(self, stage: str) -> bool:
@@ -67,15 +67,13 @@ _STAGE_OF: Mapping[tuple[str, str | None], str] = {(stage.writes, stage.environm
 
 def fold_run(run: str, events: Iterable[Event]) -> RunState:
     """Fold a run's events, oldest first, into its state. A later fact of a stage replaces an earlier one."""
-    state = RunState(run)
+    events = list(events)
+    state = RunState(run, record=fold_record(events))
     facts: dict[str, Mapping[str, Any]] = {}
     for event in events:
         stage = _STAGE_OF.get((event.kind, event.environment))
         if event.kind == "run.opened" and state.opened is None:
             state = replace(state, opened=event.body)
-        elif event.kind == "approval.decided":
-            decision = Decision.from_body(dict(event.body))
-            state = replace(state, decisions=(*state.decisions, decision))
         elif event.kind == "stage.failed":
             state = replace(state, failures=(*state.failures, event.body))
         elif stage is not None:
@@ -132,7 +130,7 @@ def fold_environment(events: Iterable[Event]) -> EnvironmentState:
     """Fold an environment's events, oldest first.
 
     ``model.promoted`` sets what is wanted, ``rollout.requested`` sends the server there, ``model.rolled_back``
-    does both at once with what was there before.
+    does both at once with what was there before. ``projection.repaired`` may give a version another number.
     """
     state = EnvironmentState()
     for event in events:
@@ -142,7 +140,16 @@ def fold_environment(events: Iterable[Event]) -> EnvironmentState:
             state = replace(state, stack=(*state.stack[:-2], _placement(event)))
         if event.kind in ("rollout.requested", "model.rolled_back"):
             state = replace(state, rolled_out=_placement(event))
+        if event.kind == "projection.repaired" and event.body["what"] == "version":
+            stack = tuple(_renumbered(placement, event.body) for placement in state.stack)
+            rolled_out = _renumbered(state.rolled_out, event.body) if state.rolled_out else None
+            state = EnvironmentState(stack, rolled_out)
     return state
+
+
+def _renumbered(placement: Placement, repair: Mapping[str, Any]) -> Placement:
+    same = (placement.version, placement.package) == (repair["was"], repair["package"])
+    return replace(placement, version=repair["now"]) if same else placement
 
 
 def _placement(event: Event) -> Placement:

@@ -11,7 +11,8 @@ from pipeline.embedded import mlflow_server, postgres, processes
 from pipeline.ports import Reporter
 
 ENVIRONMENTS = ("staging", "production")
-OWNER, STAGES, READER = "gatehouse_owner", "gatehouse", "gatehouse_reader"
+OWNER, LINE, READER = "gatehouse_owner", "gatehouse", "gatehouse_reader"
+APPROVAL, PROMOTION = "gatehouse_approval", "gatehouse_promotion"
 SERVER_SECONDS = 30
 
 
@@ -25,11 +26,11 @@ def up(home: Path, reporter: Reporter) -> None:
 def _up(home: Path, reporter: Reporter) -> None:
     with reporter.track("starting Postgres"):
         cluster = postgres.start(home)
-        for role in (OWNER, STAGES, READER, "mlflow", "warehouse"):
+        for role in (OWNER, LINE, APPROVAL, PROMOTION, READER, "mlflow", "warehouse"):
             cluster.ensure_role(role)
         for database, owner in (("gatehouse", OWNER), ("mlflow", "mlflow"), ("warehouse", "warehouse")):
             cluster.ensure_database(database, owner)
-        for role in (STAGES, READER):
+        for role in (LINE, APPROVAL, PROMOTION, READER):
             cluster.allow(role, "gatehouse")
     with reporter.track("starting MLflow (its tables take a while the first time)"):
         mlflow = mlflow_server.start(home, cluster.uri("mlflow", "mlflow"))
@@ -64,7 +65,9 @@ def _server(environment: str) -> str:
 def _write_settings(home: Path, cluster: postgres.Cluster, mlflow: str) -> None:
     values: dict[str, dict[str, str]] = {
         "ledger": {
-            "uri": cluster.uri("gatehouse", STAGES),
+            "uri": cluster.uri("gatehouse", LINE),
+            "approval_uri": cluster.uri("gatehouse", APPROVAL),
+            "promotion_uri": cluster.uri("gatehouse", PROMOTION),
             "owner_uri": cluster.uri("gatehouse", OWNER),
             "reader_uri": cluster.uri("gatehouse", READER),
         },

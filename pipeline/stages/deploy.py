@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 from pipeline.domain.events import Draft, Event
 from pipeline.domain.state import Placement, fold_environment
 from pipeline.errors import IntegrityViolated, Unreachable, UsageError
-from pipeline.ports import Ledger, ModelServer, Reporter
+from pipeline.ports import Ledger, LedgerTransaction, ModelServer, Reporter
 
 ARRIVE_SECONDS = 60.0
 _LOOK_EVERY_SECONDS = 0.1
 
 
-def request(environment: str, model: str, run: str, *, ledger: Ledger, actor: str) -> Placement:
+def request(
+    environment: str,
+    model: str,
+    run: str,
+    *,
+    recheck: Callable[[LedgerTransaction, Placement], None],
+    ledger: Ledger,
+    actor: str,
+) -> Placement:
     """Record that the server is to serve what is wanted, unless that is recorded already.
+
+    Args:
+        recheck: run inside the lock before anything is recorded; raises when the promotion was withdrawn.
 
     Raises:
         UsageError: something else than this run's package is wanted there now.
@@ -32,6 +43,7 @@ def request(environment: str, model: str, run: str, *, ledger: Ledger, actor: st
                 fix=f"promote this run first: gatehouse promote --env {environment} --run {run}",
             )
         if state.rolled_out is None or state.rolled_out.serial < state.wanted.serial:
+            recheck(transaction, state.wanted)
             body = _body(state.wanted)
             transaction.append(Draft("rollout.requested", actor, body, run, model, environment))
         return state.wanted

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.events import GENESIS, Draft, link, verify
+from pipeline.domain.canonical import canonical
+from pipeline.domain.events import GENESIS, Draft, link, preimage, verify
 from pipeline.errors import IntegrityViolated
 
 json_values = st.recursive(
@@ -43,14 +44,26 @@ def test_an_untouched_chain_verifies_and_passes_every_event_through(some):
     assert list(verify(events)) == events
 
 
+@given(drafts)
+def test_what_is_hashed_is_the_canonical_form_of_the_whole_row(draft):
+    (row,) = chain([draft])
+    fields = row._asdict()
+    del fields["hash"], fields["text"]
+    assert preimage(row) == canonical({**fields, "body": draft.body})
+    assert row.event().body == json.loads(canonical(draft.body))
+
+
 @given(st.lists(drafts, min_size=1, max_size=6), st.data())
 def test_a_changed_field_is_found_and_the_row_is_named(some, data):
     events = chain(some)
     at = data.draw(st.integers(0, len(events) - 1))
-    field = data.draw(st.sampled_from(["kind", "actor", "run", "at", "environment", "hash", "previous"]))
-    events[at] = replace(events[at], **{field: f"{getattr(events[at], field)}x"})
+    field = data.draw(st.sampled_from(["kind", "actor", "run", "at", "environment", "text", "hash", "previous"]))
+    events[at] = events[at]._replace(**{field: f"{getattr(events[at], field)}x"})
     with pytest.raises(IntegrityViolated, match=rf"row {at + 1} "):
         list(verify(events))
+    if field not in ("hash", "previous"):
+        with pytest.raises(IntegrityViolated, match=rf"row {at + 1} "):
+            events[at].event()
 
 
 @given(st.lists(drafts, min_size=2, max_size=6), st.data())

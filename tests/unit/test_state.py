@@ -17,7 +17,7 @@ def events(*drafts):
     for seq, draft in enumerate(drafts, 1):
         made.append(link(draft, seq=seq, at=f"2026-11-23T20:00:{seq:02d}.000000Z", previous=previous))
         previous = made[-1].hash
-    return made
+    return [row.event() for row in made]
 
 
 def placed(kind, name):

@@ -1,22 +1,17 @@
-"""Configuration: the installation's settings and one model's project. Frozen, strict, loaded explicitly.
-
-A key nobody knows, a wrong type or a missing name is answered with the file, the key, what was expected and
-the nearest valid name. Nothing is read from the environment here.
-"""
+"""One model's project: ``project.toml`` and the files beside it, as the ledger keeps them."""
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import sys
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.config.reading import Strict, nearest, parse, validate
 from pipeline.domain.canonical import digest_json
 from pipeline.domain.policy import Policy
 from pipeline.domain.thresholds import Thresholds
@@ -24,10 +19,10 @@ from pipeline.domain.window import Window
 from pipeline.errors import UsageError
 
 PROJECT_FILE = "project.toml"
+VALIDATION = "validation"
 _MAX_PROJECT_BYTES = 512 * 1024
 _SUFFIXES = (".toml", ".py", ".sql", ".json", ".md")
 
-Model = TypeVar("Model", bound=BaseModel)
 Parameter = bool | int | float | str
 
 
@@ -41,56 +36,7 @@ def _window(text: object) -> str:
 WindowText = Annotated[str, BeforeValidator(_window)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-# --- the installation ------------------------------------------------------------------------------------
-
-
-class LedgerSettings(_Strict):
-    """Database of the ledger. `uri` for stages, `owner_uri` for migrations, `reader_uri` for servers."""
-
-    uri: str
-    owner_uri: str | None = None
-    reader_uri: str | None = None
-
-
-class MlflowSettings(_Strict):
-    """The MLflow tracking server."""
-
-    uri: str
-
-
-class JenkinsSettings(_Strict):
-    """The Jenkins controller whose decisions are believed. `token_file` holds ``user:api-token``."""
-
-    url: str
-    token_file: Path
-
-
-class EnvironmentSettings(_Strict):
-    """One environment: the address of its model server."""
-
-    server: str
-
-
-class Settings(_Strict):
-    """One installation. `embedded` is the one-machine stack: only there are demo identities accepted."""
-
-    home: Path
-    ledger: LedgerSettings
-    mlflow: MlflowSettings
-    environments: Mapping[Literal["staging", "production"], EnvironmentSettings]
-    sources: Mapping[str, str] = {}
-    jenkins: JenkinsSettings | None = None
-    embedded: bool = False
-
-
-# --- one model --------------------------------------------------------------------------------------------
-
-
-class SourceSettings(_Strict):
+class SourceSettings(Strict):
     """Where rows come from.
 
     A Postgres query (`connection` is a name in the installation's settings), a Parquet file or folder, or a
@@ -106,14 +52,14 @@ class SourceSettings(_Strict):
     target: str
 
 
-class WindowSettings(_Strict):
+class WindowSettings(Strict):
     """Months or days, both ends inclusive: ``2013-01..2013-06``."""
 
     train: WindowText
     holdout: WindowText
 
 
-class ModelSettings(_Strict):
+class ModelSettings(Strict):
     """Names of functions in the project's module."""
 
     features: str = "features"
@@ -121,7 +67,7 @@ class ModelSettings(_Strict):
     schema_: Annotated[str, Field(alias="schema")] = "schema"
 
 
-class TrainingSettings(_Strict):
+class TrainingSettings(Strict):
     """Seed and the parameters handed to training and to the model factory."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -129,7 +75,7 @@ class TrainingSettings(_Strict):
     parameters: Mapping[str, Parameter] = {}
 
 
-class SearchRange(_Strict):
+class SearchRange(Strict):
     """One dimension of the search: an interval (`low`..`high`) or `choices`."""
 
     low: float | None = None
@@ -146,35 +92,40 @@ class SearchRange(_Strict):
         return self
 
 
-class SearchSettings(_Strict):
+class SearchSettings(Strict):
     """An Optuna search over training parameters, on the validation part of the training window."""
 
     trials: Annotated[int, Field(ge=1, le=1000)]
     space: Annotated[Mapping[str, SearchRange], Field(min_length=1)]
 
 
-class EvaluationSettings(_Strict):
+class EvaluationSettings(Strict):
     """Slices and the bootstrap."""
 
     slices: tuple[str, ...] = ()
     resamples: Annotated[int, Field(ge=50, le=10_000)] = 400
 
 
-class MonitorSettings(_Strict):
+class MonitorSettings(Strict):
     """What is watched, and from when on it counts as drift."""
 
     ignore: tuple[str, ...] = ()
     thresholds: Thresholds = Thresholds()
 
 
-class ProjectSettings(_Strict):
-    """``project.toml``."""
+class ProjectSettings(Strict):
+    """``project.toml``.
+
+    `approvers` are people, or groups of the installation as ``@name``; `reviews` says of which group how many of the
+    approvals must come, whatever the risk tier asks for in all.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
     module: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
     framework: Literal["torch"] = "torch"
     risk_tier: Literal["low", "medium", "high"]
     approvers: Annotated[tuple[str, ...], Field(min_length=1)]
+    reviews: Mapping[str, Annotated[int, Field(ge=1)]] = {}
     max_null_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     source: SourceSettings
     window: WindowSettings
@@ -184,6 +135,17 @@ class ProjectSettings(_Strict):
     evaluation: EvaluationSettings = EvaluationSettings()
     policy: Policy
     monitor: MonitorSettings = MonitorSettings()
+
+    @model_validator(mode="after")
+    def _is_validated_independently(self) -> ProjectSettings:
+        if self.risk_tier == "high" and VALIDATION not in self.reviews:
+            raise ValueError(f"risk tier 'high' needs `reviews = {{ {VALIDATION} = 1 }}`: independent validation")
+        return self
+
+    @property
+    def policy_digest(self) -> str:
+        """Digest of everything in the project that decides what passes the gate and who lets it pass."""
+        return digest_json(self.model_dump(mode="json", include={"policy", "risk_tier", "approvers", "reviews"}))
 
     @property
     def unwatched(self) -> tuple[str, ...]:
@@ -228,24 +190,9 @@ class Project:
             raise UsageError(
                 f"the module has no function '{name}'",
                 where=f"{self.settings.module}.py",
-                fix=_nearest(name, names),
+                fix=nearest(name, names),
             )
         return found  # type: ignore[no-any-return]  # getattr of a module is Any
-
-
-def load_settings(path: Path) -> Settings:
-    """Read the installation's settings.
-
-    Raises:
-        UsageError: no such file, or something in it is wrong.
-    """
-    if not path.is_file():
-        raise UsageError(
-            "no installation found",
-            where=str(path),
-            fix="gatehouse up (starts the embedded stack), or name a settings file with GATEHOUSE_SETTINGS",
-        )
-    return _validate(Settings, _parse(path.read_text(encoding="utf-8"), str(path)), str(path))
 
 
 def load_project(path: Path, changes: Mapping[str, Any] | None = None) -> Project:
@@ -272,12 +219,34 @@ def project_from_files(
     files: Mapping[str, str], changes: Mapping[str, Any] | None = None, *, where: str = PROJECT_FILE
 ) -> Project:
     """Build a project from its files' texts (as the ledger keeps them)."""
-    data = _parse(files[PROJECT_FILE], where)
+    data = parse(files[PROJECT_FILE], where)
     for key, value in (changes or {}).items():
         _set(data, key.split("."), value)
-    settings = _validate(ProjectSettings, data, where)
+    if isinstance(data.get("policy"), str):
+        data["policy"] = _policy_file(data["policy"], files, where)
+    settings = validate(ProjectSettings, data, where)
     _check_references(settings, files, where)
     return Project(settings, files)
+
+
+def _policy_file(name: str, files: Mapping[str, str], where: str) -> dict[str, Any]:
+    if name not in files:
+        tables = [known for known in files if known.endswith(".toml") and known != PROJECT_FILE]
+        raise UsageError(f"policy file '{name}' is not there", where=f"{where}: policy", fix=nearest(name, tables))
+    return parse(files[name], name)
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy by itself: that of a ``project.toml``, or a file that holds nothing else.
+
+    Raises:
+        UsageError: no such file, or something in it is wrong.
+    """
+    if path.is_dir() or path.name == PROJECT_FILE:
+        return load_project(path).settings.policy
+    if not path.is_file():
+        raise UsageError("no policy found", where=str(path), fix="name a project.toml or a file with a policy's rules")
+    return validate(Policy, parse(path.read_text(encoding="utf-8"), str(path)), str(path))
 
 
 def _project_files(folder: Path) -> dict[str, str]:
@@ -295,7 +264,7 @@ def _check_references(settings: ProjectSettings, files: Mapping[str, str], where
     module = f"{settings.module}.py"
     if module not in files:
         modules = [name for name in files if name.endswith(".py")]
-        raise UsageError(f"module '{module}' is not there", where=f"{where}: module", fix=_nearest(module, modules))
+        raise UsageError(f"module '{module}' is not there", where=f"{where}: module", fix=nearest(module, modules))
     source = settings.source
     wanted = ("connection", "query") if source.kind == "postgres" else ("path",)
     for key in wanted:
@@ -306,7 +275,7 @@ def _check_references(settings: ProjectSettings, files: Mapping[str, str], where
         raise UsageError(
             f"query file '{source.query}' is not there",
             where=f"{where}: source.query",
-            fix=_nearest(source.query, queries),
+            fix=nearest(source.query, queries),
         )
     train, holdout = Window.parse(settings.window.train), Window.parse(settings.window.holdout)
     if train.overlaps(holdout):
@@ -317,66 +286,10 @@ def _check_references(settings: ProjectSettings, files: Mapping[str, str], where
         )
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"not TOML: {error}", where=where) from error
-
-
 def _set(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     for key in keys[:-1]:
         data = data.setdefault(key, {})
     data[keys[-1]] = value
-
-
-def _validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise _explain(model, error, where) from error
-
-
-def _explain(model: type[BaseModel], error: ValidationError, where: str) -> UsageError:
-    problems = error.errors(include_url=False)
-    # A misspelt key is two problems, one unknown and one missing; the unknown one says more.
-    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    location = [str(part) for part in first["loc"]]
-    key = ".".join(location)
-    if first["type"] == "extra_forbidden":
-        known = _fields(model, location[:-1])
-        return UsageError(f"unknown key '{location[-1]}'", where=f"{where}: {key}", fix=_nearest(location[-1], known))
-    expected = first["msg"][0].lower() + first["msg"][1:]
-    given = "" if first["type"] == "missing" else f", got {first['input']!r:.80}"
-    return UsageError(f"{expected}{given}", where=f"{where}: {key}", fix=f"{len(problems)} error(s) in all")
-
-
-def _fields(model: type[BaseModel], location: Sequence[str]) -> list[str]:
-    """Keys known at a place inside a model; looks through tuples of models and optional ones."""
-    for part in location:
-        if part.isdigit():
-            continue
-        field = next((f for name, f in model.model_fields.items() if (f.alias or name) == part), None)
-        inner = _model_in(field.annotation) if field else None
-        if inner is None:
-            return []
-        model = inner
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for part in getattr(annotation, "__args__", ()):
-        if (found := _model_in(part)) is not None:
-            return found
-    return None
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    listed = ", ".join(sorted(known)) or "none"
-    return f"did you mean '{close[0]}'? known: {listed}" if close else f"known: {listed}"
 
 
 def _load_module(name: str, files: Mapping[str, str]) -> ModuleType:

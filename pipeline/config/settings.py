@@ -1,0 +1,133 @@
+"""One installation's settings: where its servers are, whose decisions it believes, which accounts it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.reading import Strict, parse, validate
+from pipeline.errors import UsageError
+
+Notice = Literal["approval wanted", "decided", "expired", "promoted", "rolled back", "alarm", "drift"]
+
+
+class LedgerSettings(Strict):
+    """Database of the ledger, an address for each account; Postgres holds every account to its own kinds of event.
+
+    `uri` for the line, `approval_uri` for decisions and the gate, `promotion_uri` for everything in production,
+    `reader_uri` for servers and reports, `owner_uri` for migrations. A settings file names those that its job may
+    use; the others fall back to `uri`, and Postgres refuses what that account may not write.
+    """
+
+    uri: str
+    approval_uri: str | None = None
+    promotion_uri: str | None = None
+    reader_uri: str | None = None
+    owner_uri: str | None = None
+
+
+class MlflowSettings(Strict):
+    """The MLflow tracking server. The files hold ``user:password``; without them MLflow asks nobody who they are."""
+
+    uri: str
+    credentials: Path | None = None
+    promotion_credentials: Path | None = None
+
+
+class JenkinsSettings(Strict):
+    """The Jenkins controller whose decisions are believed. `token_file` holds ``user:api-token``."""
+
+    url: str
+    token_file: Path
+
+
+class OidcSettings(Strict):
+    """An identity provider whose tokens are believed: its keys from a file, or from its address."""
+
+    issuer: str
+    audience: str
+    keys_file: Path | None = None
+    keys_url: str | None = None
+    user_claim: str = "preferred_username"
+    max_age_seconds: Annotated[int, Field(gt=0)] = 600
+
+    @model_validator(mode="after")
+    def _has_keys(self) -> OidcSettings:
+        if (self.keys_file is None) == (self.keys_url is None):
+            raise ValueError("name either `keys_file` or `keys_url`")
+        return self
+
+
+class ApprovalSettings(Strict):
+    """Who is in which group, and whose SSH keys sign decisions (OpenSSH's allowed-signers file)."""
+
+    groups: Mapping[str, tuple[str, ...]] = {}
+    allowed_signers: Path | None = None
+
+
+class SigningSettings(Strict):
+    """Signatures of packages: the signer's key, where this job signs, and the keys that this machine trusts.
+
+    `key` is a PEM file or a ``pkcs11:`` URI. With `certificate` and its `chain` the trusted files are certificates of
+    authorities, else public keys. Several trusted at once are a key rotation.
+    """
+
+    key: str | None = None
+    key_password_file: Path | None = None
+    certificate: Path | None = None
+    chain: tuple[Path, ...] = ()
+    trusted: tuple[Path, ...] = ()
+
+
+class NotificationSettings(Strict):
+    """Who is told what: files with apprise addresses by channel, and for a channel the notices that it wants."""
+
+    channels: Annotated[Mapping[str, Path], Field(min_length=1)]
+    events: Mapping[str, tuple[Notice, ...]] = {}
+
+    @model_validator(mode="after")
+    def _names_channels(self) -> NotificationSettings:
+        unknown = sorted(set(self.events) - set(self.channels))
+        if unknown:
+            raise ValueError(f"no channel is called {', '.join(unknown)}")
+        return self
+
+
+class EnvironmentSettings(Strict):
+    """One environment: the address of its model server."""
+
+    server: str
+
+
+class Settings(Strict):
+    """One installation. `embedded` is the one-machine stack: only there are demo identities accepted."""
+
+    home: Path
+    ledger: LedgerSettings
+    mlflow: MlflowSettings
+    environments: Mapping[Literal["staging", "production"], EnvironmentSettings]
+    sources: Mapping[str, str] = {}
+    jenkins: JenkinsSettings | None = None
+    oidc: OidcSettings | None = None
+    approval: ApprovalSettings = ApprovalSettings()
+    signing: SigningSettings | None = None
+    notifications: NotificationSettings | None = None
+    embedded: bool = False
+
+
+def load_settings(path: Path) -> Settings:
+    """Read the installation's settings.
+
+    Raises:
+        UsageError: no such file, or something in it is wrong.
+    """
+    if not path.is_file():
+        raise UsageError(
+            "no installation found",
+            where=str(path),
+            fix="gatehouse up (starts the embedded stack), or name a settings file with GATEHOUSE_SETTINGS",
+        )
+    return validate(Settings, parse(path.read_text(encoding="utf-8"), str(path)), str(path))
