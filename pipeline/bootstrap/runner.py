@@ -92,8 +92,8 @@ def execute(place: Installation, name: str, run: str) -> None:
     with place.ledger.exclusive(f"run {run}", waiting):
         state = place.state(run)
         if state.done(name):
+            _confirm(place, stage, state)
             place.reporter.note(f"{name}: done already, at {state.fact(name)['at']}")
-            _project_again(place, stage, state)
             return
         state.require(stage)
         _execute(place, stage, state)
@@ -118,13 +118,18 @@ def _execute(place: Installation, stage: Stage, state: RunState) -> None:
     place.reporter.note(f"{stage.name}: done in {time.monotonic() - began:.1f} s")
 
 
-def _project_again(place: Installation, stage: Stage, state: RunState) -> None:
-    """A promotion killed between the ledger and the alias: the alias is written on the next try."""
+def _confirm(place: Installation, stage: Stage, state: RunState) -> None:
+    """What a stage that is done still owes: the gate may have closed again, an alias may not have been written."""
+    project = place.project(state)
+    if stage.gate:
+        from pipeline.bootstrap.gatekeeping import gate_of
+
+        gate_of(place, state, project).demand()
     if stage.writes == "model.promoted":
         from pipeline.bootstrap.steps import project_alias
 
-        assert stage.environment is not None and state.opened is not None
-        project_alias(place, state.opened["project"], stage.environment)
+        assert stage.environment is not None
+        project_alias(place, project.settings.name, stage.environment)
 
 
 def _record_failure(place: Installation, stage: Stage, state: RunState, error: GatehouseError) -> None:

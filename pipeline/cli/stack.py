@@ -30,6 +30,16 @@ def down() -> None:
 
 
 @app.command()
+def migrate() -> None:
+    """Bring the ledger's database to this version's schema, as its owner; safe to run again."""
+    from pipeline.adapters.ledger import migrate
+
+    ledger = installation().settings.ledger
+    migrate(ledger.owner_uri or ledger.uri)
+    typer.echo("the ledger's schema is up to date")
+
+
+@app.command()
 def status(json: Json = False) -> None:
     """What runs, and what each environment serves."""
     from pipeline.bootstrap.operate import status

@@ -14,6 +14,8 @@ ENVIRONMENTS = ("staging", "production")
 OWNER, LINE, READER = "gatehouse_owner", "gatehouse", "gatehouse_reader"
 APPROVAL, PROMOTION = "gatehouse_approval", "gatehouse_promotion"
 SERVER_SECONDS = 30
+# People of the demonstration: nobody's password, believed by an embedded stack only.
+GROUPS: Mapping[str, object] = {"validation": ["katherine"], "operators": ["otto", "olga"]}
 
 
 def up(home: Path, reporter: Reporter) -> None:
@@ -63,7 +65,7 @@ def _server(environment: str) -> str:
 
 
 def _write_settings(home: Path, cluster: postgres.Cluster, mlflow: str) -> None:
-    values: dict[str, dict[str, str]] = {
+    values: dict[str, dict[str, object]] = {
         "ledger": {
             "uri": cluster.uri("gatehouse", LINE),
             "approval_uri": cluster.uri("gatehouse", APPROVAL),
@@ -73,6 +75,7 @@ def _write_settings(home: Path, cluster: postgres.Cluster, mlflow: str) -> None:
         },
         "mlflow": {"uri": mlflow},
         "sources": {"warehouse": cluster.uri("warehouse", "warehouse")},
+        "approval.groups": dict(GROUPS),
     }
     for name in ENVIRONMENTS:
         port = processes.port(_server(name), home)

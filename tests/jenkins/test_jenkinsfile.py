@@ -9,6 +9,7 @@ import pytest
 import typer.main
 import yaml
 
+from pipeline.bootstrap.runner import account_of
 from pipeline.cli import app
 from pipeline.graph import STAGES
 from tests.jenkins.conftest import HERE, ROOT
@@ -45,14 +46,13 @@ def test_no_stage_runs_the_command_of_another():
         assert len(found) == (0 if name == "tests" else 1), name
 
 
-def test_only_the_stages_behind_the_gate_hold_the_credentials_of_production():
-    stages = stages_of(TEXT)
-    gate = list(stages).index("gate production")
-    for position, (name, text) in enumerate(stages.items()):
+def test_each_stage_holds_the_credentials_of_its_own_account_and_of_no_other():
+    ids = {"line": "gatehouse-settings", "approval": "gatehouse-settings-approval"}
+    ids["promotion"] = "gatehouse-settings-production"
+    accounts = {stage.name: account_of(stage) for stage in STAGES}
+    for name, text in stages_of(TEXT).items():
         bound = re.findall(r"credentials\('([^']+)'\)", text)
-        assert bound == (
-            [] if name == "tests" else ["gatehouse-settings-production" if position >= gate else "gatehouse-settings"]
-        )
+        assert bound == ([] if name == "tests" else [ids[accounts[name]]]), name
 
 
 # --- against the command line ---

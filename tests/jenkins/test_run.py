@@ -19,7 +19,11 @@ from tests.jenkins.conftest import ROOT
 GATE = "Approve-production"
 PRODUCTION = [stage.name for stage in STAGES if stage.environment == "production" and not stage.gate]
 APPROVE = {"act": "proceed", "user": "grace", "parameters": {"DECISION": "approve", "WHY": "good"}}
-CREDENTIALS = {"gatehouse-settings": "/run/secret-line", "gatehouse-settings-production": "/run/secret-production"}
+CREDENTIALS = {
+    "gatehouse-settings": "/run/secret-line",
+    "gatehouse-settings-approval": "/run/secret-approval",
+    "gatehouse-settings-production": "/run/secret-production",
+}
 
 STUB = r"""#!/bin/sh
 # Stands in for the pipeline: notes each call, keeps a small ledger, fails where a test says so.
@@ -218,7 +222,8 @@ def test_production_s_credentials_are_bound_only_behind_the_decision(first):
     assert {file for words, file in settings.items() if words in {"ingest", "train", "verify --env staging"}} == {
         CREDENTIALS["gatehouse-settings"]
     }
-    assert {file for words, file in settings.items() if "production" in words or words == "gate check"} == {
+    assert settings["gate approve"] == settings["gate check"] == CREDENTIALS["gatehouse-settings-approval"]
+    assert {file for words, file in settings.items() if "--env production" in words} == {
         CREDENTIALS["gatehouse-settings-production"]
     }
 

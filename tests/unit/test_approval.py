@@ -140,13 +140,13 @@ def test_an_approval_in_somebodys_name_without_their_delegation_does_not_count()
 
 def test_the_requester_can_neither_delegate_nor_be_a_delegate():
     both = replace(WANTED, approvers=(*WANTED.approvers, "ada"))
-    for given, actor, principal in (
+    for handed, actor, principal in (
         (delegation(by="ada"), "dorothy", "ada"),
         (delegation(to="ada"), "ada", "grace"),
     ):
-        assert not stand(decision(actor, on_behalf_of=principal), wanted=both, delegations=(given,)).granted
+        assert not stand(decision(actor, on_behalf_of=principal), wanted=both, delegations=(handed,)).granted
         with pytest.raises(ApprovalInvalid):
-            principal_of(actor, both, (given,), at())
+            principal_of(actor, both, (handed,), at())
 
 
 def test_a_delegation_is_not_handed_on():
@@ -156,8 +156,8 @@ def test_a_delegation_is_not_handed_on():
 
 
 def test_nobody_makes_a_quorum_of_two_with_a_delegation():
-    given = (delegation(by="grace", to="hedy"),)
-    assert not stand(decision("hedy"), decision("hedy", on_behalf_of="grace"), wanted=TWO, delegations=given).granted
+    handed = (delegation(by="grace", to="hedy"),)
+    assert not stand(decision("hedy"), decision("hedy", on_behalf_of="grace"), wanted=TWO, delegations=handed).granted
     assert not stand(
         decision("dorothy", on_behalf_of="grace"), decision("grace"), wanted=TWO, delegations=(delegation(),)
     ).granted

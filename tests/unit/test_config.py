@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.bootstrap.scaffold import scaffold
-from pipeline.config import PROJECT_FILE, load_project, load_settings
+from pipeline.config import PROJECT_FILE, load_project, load_settings, project_from_files
 from pipeline.errors import UsageError
 
 FLIGHTS = Path(__file__).parents[2] / "pipeline" / "examples" / "flights"
@@ -119,3 +119,61 @@ def test_init_never_touches_a_folder_that_is_there(tmp_path):
     with pytest.raises(UsageError):
         scaffold(tmp_path, "mine")
     assert not list((tmp_path / "mine").iterdir())
+
+
+def with_policy_in_a_file(name):
+    """The example's project, its policy moved into a file of its own."""
+    text = (FLIGHTS / PROJECT_FILE).read_text(encoding="utf-8")
+    before, policy = text.split("[policy]")
+    policy, after = policy.split("[monitor]")
+    files = dict(load_project(FLIGHTS).files)
+    head, tables = before.split("[source]")
+    files[PROJECT_FILE] = f'{head}policy = "{name}"\n\n[source]{tables}[monitor]{after}'
+    return {**files, "policy.toml": policy}
+
+
+def test_a_policy_in_a_file_of_its_own_is_the_same_policy():
+    moved = project_from_files(with_policy_in_a_file("policy.toml"))
+    assert moved.settings.policy_digest == load_project(FLIGHTS).settings.policy_digest
+
+
+def test_a_policy_file_that_is_not_there_is_answered_with_the_nearest_one():
+    with pytest.raises(UsageError, match="is not there") as refused:
+        project_from_files(with_policy_in_a_file("polici.toml"))
+    assert "did you mean 'policy.toml'?" in refused.value.fix
+
+
+def test_a_mistake_in_a_policy_file_names_its_key(tmp_path):
+    files = with_policy_in_a_file("policy.toml")
+    files["policy.toml"] = files["policy.toml"].replace("min_rows", "minrows")
+    with pytest.raises(UsageError) as refused:
+        project_from_files(files)
+    assert "did you mean 'min_rows'?" in refused.value.fix
+
+
+def test_high_risk_needs_independent_validation(tmp_path):
+    error = broken(tmp_path, lambda text: text.replace('risk_tier = "low"', 'risk_tier = "high"'))
+    assert "reviews" in error.what
+    files = dict(load_project(FLIGHTS).files)
+    high = 'risk_tier = "high"\nreviews = { validation = 1 }'
+    files[PROJECT_FILE] = files[PROJECT_FILE].replace('risk_tier = "low"', high)
+    assert project_from_files(files).settings.reviews == {"validation": 1}
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ('[oidc]\nissuer = "https://id.corp.example"\naudience = "gatehouse"', "keys_file"),
+        ('[notifications.channels]\nops = "/etc/ops"\n[notifications.events]\nopps = ["alarm"]', "opps"),
+        ('[ledgre]\nuri = "x"', "did you mean 'ledger'?"),
+    ],
+)
+def test_wrong_settings_of_an_installation_name_what_is_wrong(tmp_path, lines, says):
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        f'home = "{tmp_path}"\n[ledger]\nuri = "postgresql://x"\n[mlflow]\nuri = "http://x"\n'
+        f'[environments.production]\nserver = "http://x"\n{lines}\n'
+    )
+    with pytest.raises(UsageError) as refused:
+        load_settings(file)
+    assert says in f"{refused.value.what} {refused.value.fix}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tomllib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -105,3 +106,76 @@ def test_a_floor_passes_exactly_what_reaches_it(value, floor):
 def test_loosening_any_threshold_changes_the_digest():
     loosened = POLICY.model_copy(update={"metric": (MetricRule(metric="auc", min=0.6),)})
     assert loosened.digest != POLICY.digest
+
+
+# --- freezes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("freeze", "moment", "frozen"),
+    [
+        ({"starts": "2026-12-20", "ends": "2027-01-03"}, "2026-12-20T00:00:00+00:00", True),
+        ({"starts": "2026-12-20", "ends": "2027-01-03"}, "2027-01-03T23:59:59+00:00", True),
+        ({"starts": "2026-12-20", "ends": "2027-01-03"}, "2027-01-04T00:00:00+00:00", False),
+        ({"starts": "2026-12-20", "ends": "2026-12-20", "timezone": "Asia/Tokyo"}, "2026-12-19T16:00:00+00:00", True),
+        ({"starts": "2026-12-20T18:00:00Z", "ends": "2026-12-20T20:00:00Z"}, "2026-12-20T17:59:59+00:00", False),
+        ({"weekdays": ["friday", "saturday"]}, "2026-11-27T09:00:00+00:00", True),
+        ({"weekdays": ["friday"]}, "2026-11-26T23:30:00+00:00", False),
+        ({"weekdays": ["friday"], "timezone": "Europe/Vienna"}, "2026-11-26T23:30:00+00:00", True),
+    ],
+)
+def test_a_freeze_refuses_in_its_window_and_in_no_other_time(freeze, moment, frozen):
+    policy = POLICY.model_validate({**POLICY.model_dump(), "freeze": [{"reason": "closing of the year", **freeze}]})
+    now = datetime.fromisoformat(moment)
+    evidence = {**EVIDENCE, "created": now.isoformat()}
+    verdict = judge(policy, evidence, now)
+    assert verdict.passed != frozen
+    if frozen:
+        assert verdict.refusals[0].reason == "closing of the year"
+
+
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        {},
+        {"starts": "2026-12-20"},
+        {"starts": "2026-12-20", "ends": "2026-12-19"},
+        {"starts": "someday", "ends": "2026-12-19"},
+        {"weekdays": ["caturday"]},
+        {"weekdays": ["friday"], "timezone": "Mars/Olympus"},
+        {"weekdays": ["friday"], "starts": "2026-12-20", "ends": "2026-12-21"},
+    ],
+)
+def test_a_freeze_that_makes_no_sense_is_refused_when_it_is_read(freeze):
+    with pytest.raises(ValidationError):
+        Policy.model_validate({"freeze": [{"reason": "x", **freeze}]})
+
+
+def test_tomls_own_dates_are_dates_and_the_policy_still_has_a_digest():
+    written = tomllib.loads('freeze = [{ reason = "x", starts = 2026-12-20, ends = 2027-01-03 }]')
+    quoted = {"freeze": [{"reason": "x", "starts": "2026-12-20", "ends": "2027-01-03"}]}
+    assert Policy.model_validate(written).digest == Policy.model_validate(quoted).digest
+
+
+# --- drift --------------------------------------------------------------------------------------------------
+
+DRIFT = {"drift": {"features": [{"feature": "wind", "psi": 0.3}, {"feature": "carrier", "psi": 0.05}]}}
+
+
+@pytest.mark.parametrize(
+    ("rule", "evidence", "passed", "says"),
+    [
+        ({"max_psi": 0.4}, DRIFT, True, "wind"),
+        ({"max_psi": 0.25}, DRIFT, False, "wind"),
+        ({"max_psi": 0.1, "features": ["carrier"]}, DRIFT, True, "carrier"),
+        ({"max_psi": 0.1, "features": ["carrier", "tail"]}, DRIFT, False, "tail"),
+        ({"max_psi": 0.1}, {"drift": None}, False, "no drift"),
+        ({"max_psi": 0.1}, {}, False, "no drift"),
+    ],
+)
+def test_drift_is_held_to_its_ceiling_and_missing_drift_refuses(rule, evidence, passed, says):
+    policy = POLICY.model_validate({**POLICY.model_dump(), "drift": [rule]})
+    verdict = judge(policy, {**EVIDENCE, **evidence}, NOW)
+    assert verdict.passed == passed
+    (ruling,) = [ruling for ruling in verdict.rules if ruling.rule.startswith("drift")]
+    assert says in f"{ruling.rule} {ruling.reason}"

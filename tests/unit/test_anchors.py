@@ -1,0 +1,53 @@
+"""Anchors: what a chain by itself cannot show, a hash kept elsewhere does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.bootstrap.anchors import held, parse
+from pipeline.domain.events import GENESIS, Draft, link, verify
+from pipeline.errors import IntegrityViolated, UsageError
+
+
+def chain(bodies):
+    rows, previous = [], GENESIS
+    for seq, body in enumerate(bodies, 1):
+        rows.append(link(Draft("n", "x", {"n": body}), seq=seq, at="2026-11-24T00:00:00.000000Z", previous=previous))
+        previous = rows[-1].hash
+    return rows
+
+
+bodies = st.lists(st.integers(-9, 9), min_size=1, max_size=8)
+
+
+@given(bodies, st.data())
+def test_a_chain_holds_to_its_own_anchors_and_passes_every_row_through(some, data):
+    rows = chain(some)
+    kept = data.draw(st.sets(st.sampled_from(rows)))
+    assert list(held(verify(rows), {row.seq: row.hash for row in kept})) == rows
+
+
+@given(bodies, st.data())
+def test_rows_cut_off_at_the_end_are_found_though_the_chain_holds(some, data):
+    rows = chain(some)
+    left = data.draw(st.integers(0, len(rows) - 1))
+    short = list(verify(rows[:left]))
+    with pytest.raises(IntegrityViolated, match="last rows were deleted"):
+        list(held(short, {rows[-1].seq: rows[-1].hash}))
+
+
+@given(bodies, st.data())
+def test_a_history_made_anew_is_found_though_the_chain_holds(some, data):
+    rows = chain(some)
+    at = data.draw(st.integers(0, len(rows) - 1))
+    other = list(verify(chain([*some[:at], "another", *some[at + 1 :]])))
+    with pytest.raises(IntegrityViolated, match="history was rewritten"):
+        list(held(other, {rows[-1].seq: rows[-1].hash}))
+
+
+@pytest.mark.parametrize("word", ["57", "x:sha256:ab", "57:md5:ab", ":"])
+def test_what_is_no_anchor_is_bad_input(word):
+    with pytest.raises(UsageError, match="no anchor"):
+        parse([word], "--anchor")
