@@ -6,9 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.bootstrap.installation import Installation
+from pipeline.bootstrap.signatures import bundle_of
+from pipeline.domain.gate import ENVIRONMENT
 from pipeline.errors import Unreachable
 from pipeline.serving.follower import Wanted
 
@@ -20,6 +25,8 @@ def serve(place: Installation, environment: str, host: str, port: int, store: Pa
     from pipeline.serving import server
 
     place.server(environment)
+    signing = place.settings.signing
+    demanded = environment == ENVIRONMENT and signing is not None and signing.trusted
     server.serve(
         environment,
         host,
@@ -27,19 +34,23 @@ def serve(place: Installation, environment: str, host: str, port: int, store: Pa
         store or place.settings.home / "servers" / environment,
         wanted=lambda: wanted(place, environment, model),
         fetch=fetch_in_subprocess,
+        verify=partial(_verify, trusted=signing.trusted) if demanded and signing else None,
     )
+
+
+def _verify(folder: Path, signature: Mapping[str, Any] | None, trusted: Sequence[Path]) -> None:
+    from pipeline.adapters.signing import verify
+
+    verify(folder, signature, trusted)
 
 
 def wanted(place: Installation, environment: str, model: str | None) -> Wanted | None:
     """What the environment's server was last told to serve; None before the first roll-out."""
-    events = [
-        event
-        for event in place.reader.events(model=model, environment=environment)
-        if event.kind in ("rollout.requested", "model.rolled_back")
-    ]
-    if not events:
+    events = place.reader.events(model=model, environment=environment)
+    sent = [event for event in events if event.kind in ("rollout.requested", "model.rolled_back")]
+    if not sent:
         return None
-    last = events[-1]
+    last = sent[-1]
     body = last.body
     return Wanted(
         version=body["version"],
@@ -47,6 +58,8 @@ def wanted(place: Installation, environment: str, model: str | None) -> Wanted |
         run=body["run"],
         source=body["uri"],
         serial=last.seq,
+        row_hash=last.hash,
+        signature=bundle_of(events, body["package"]),
     )
 
 

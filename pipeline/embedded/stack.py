@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.embedded import mlflow_server, postgres, processes
+from pipeline.embedded import keys, mlflow_server, postgres, processes
 from pipeline.ports import Reporter
 
 ENVIRONMENTS = ("staging", "production")
@@ -77,6 +77,8 @@ def _write_settings(home: Path, cluster: postgres.Cluster, mlflow: str) -> None:
         "sources": {"warehouse": cluster.uri("warehouse", "warehouse")},
         "approval.groups": dict(GROUPS),
     }
+    key, trusted = keys.ensure_signing_key(home)
+    values["signing"] = {"key": str(key), "trusted": [str(trusted)]}
     for name in ENVIRONMENTS:
         port = processes.port(_server(name), home)
         values[f"environments.{name}"] = {"server": f"http://{processes.HOST}:{port}"}

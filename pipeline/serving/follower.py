@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import GatehouseError, IntegrityViolated, Unreachable
 from pipeline.serving.contents import read
@@ -34,7 +35,8 @@ class Wanted:
         version, run: registered version and the run that made it.
         digest: package digest.
         source: artifact URI of the package.
-        serial: ledger row that sent the server there; grows with each change.
+        serial, row_hash: ledger row that sent the server there, and its hash; the serial grows with each change.
+        signature: the package's newest signature, None when nobody signed it.
     """
 
     version: str
@@ -42,6 +44,8 @@ class Wanted:
     run: str
     source: str
     serial: int
+    row_hash: str = ""
+    signature: Mapping[str, Any] | None = None
 
 
 class Step(Enum):
@@ -199,7 +203,9 @@ class Follower:
             retrying=None if changed else self.progress.retrying,
         )
         if changed and wanted is not None:
-            self._slot.store.change(lambda state: replace(state, seen=max(state.seen, wanted.serial)))
+            self._slot.store.change(lambda state: _seen(state, wanted))
+            if wanted.signature is not None:
+                self._slot.store.keep_signature(wanted.digest, wanted.signature)
 
     def _go_to(self, wanted: Wanted) -> None:
         try:
@@ -262,6 +268,11 @@ class Follower:
         self._stamp = stamp
         if self._slot.adopt() and (current := self._slot.current):
             _log.warning("local rollback: version %s (%s) serves", current.placed.version, current.placed.digest)
+
+
+def _seen(state: State, wanted: Wanted) -> State:
+    newer = wanted.serial >= state.seen
+    return replace(state, seen=wanted.serial, seen_hash=wanted.row_hash) if newer else state
 
 
 def _reason(error: Exception) -> str:

@@ -8,8 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,15 +18,17 @@ import uvicorn
 from pipeline.errors import UsageError
 from pipeline.serving.app import App, Limits
 from pipeline.serving.follower import Follower, Wanted
-from pipeline.serving.package import load
+from pipeline.serving.package import Model, load
 from pipeline.serving.prediction_log import PredictionLog
-from pipeline.serving.slot import Slot
+from pipeline.serving.slot import Load, Slot
 from pipeline.serving.store import Store
 
 PREDICTIONS = "predictions"
 _DRAIN_SECONDS = 30
 # The default of 5 ms is what a small request waits for the lock while a large one is parsed in a thread.
 _SWITCH_SECONDS = 0.0005
+
+Verify = Callable[[Path, Mapping[str, Any] | None], None]
 
 
 def serve(
@@ -38,6 +39,7 @@ def serve(
     wanted: Callable[[], Wanted | None],
     fetch: Callable[[Wanted, Path], None],
     *,
+    verify: Verify | None = None,
     threads: int = 1,
     limits: Limits | None = None,
     announce: Callable[[str], None] = lambda url: None,
@@ -52,6 +54,7 @@ def serve(
         store: this server's own disk.
         wanted: asks the control plane what to serve; raises when it cannot be reached.
         fetch: downloads a package into an empty folder; raises Unreachable when that can be tried again.
+        verify: checks a package folder's signature before anything of it is loaded; raises IntegrityViolated.
         threads: onnxruntime's threads for one prediction.
         limits: what one request may cost.
         announce: told the address once it is bound.
@@ -61,7 +64,8 @@ def serve(
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     with _alone(store), _bound(host, port) as listening:
-        slot = Slot(Store(store), partial(load, threads=threads))
+        disk = Store(store)
+        slot = Slot(disk, _loader(disk, verify, threads))
         slot.restore()
         follower = Follower(slot, wanted, fetch)
         log = PredictionLog(store / PREDICTIONS)
@@ -76,6 +80,15 @@ def serve(
             follower.stop()
             app.close()
             log.close()
+
+
+def _loader(disk: Store, verify: Verify | None, threads: int) -> Load:
+    def checked(folder: Path, digest: str) -> Model:
+        if verify is not None:
+            verify(folder, disk.signature(digest))
+        return load(folder, digest, threads=threads)
+
+    return checked
 
 
 def describe(environment: str, slot: Slot, follower: Follower, log: PredictionLog) -> Mapping[str, Any]:
@@ -94,7 +107,8 @@ def describe(environment: str, slot: Slot, follower: Follower, log: PredictionLo
         "since": current.placed.since if current else None,
         "previous": previous.placed.digest if previous else None,
         "previous_version": previous.placed.version if previous else None,
-        "wanted": asdict(progress.wanted) if progress.wanted else None,
+        "wanted": asdict(replace(progress.wanted, signature=None)) if progress.wanted else None,
+        "ledger": slot.anchor,
         "failed": progress.failed,
         "retrying": progress.retrying,
         "override": asdict(slot.override) if slot.override else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,6 +71,15 @@ class Slot:
     def pair(self) -> tuple[Served | None, Served | None]:
         """Current and previous, as of one moment."""
         return self._pair
+
+    @property
+    def anchor(self) -> Mapping[str, Any] | None:
+        """The newest ledger row that this server saw: its place and its hash."""
+        try:
+            state = self.store.state()
+        except IntegrityViolated:
+            return None
+        return {"seq": state.seen, "hash": state.seen_hash} if state.seen_hash else None
 
     def restore(self) -> None:
         """Load what the disk says was serving. No control plane is asked.

@@ -58,12 +58,16 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What serves, what it can go back to, the newest serial seen, and a local override if one stands."""
+    """What serves, what it can go back to, the newest ledger row seen, and a local override if one stands.
+
+    `seen_hash` is that row's hash: an anchor of the ledger outside the database.
+    """
 
     current: Placed | None = None
     previous: Placed | None = None
     seen: int = 0
     override: Override | None = None
+    seen_hash: str = ""
 
 
 def now() -> str:
@@ -79,6 +83,8 @@ class Store:
         self._state = folder / "state.json"
         self._packages = folder / "packages"
         self._packages.mkdir(parents=True, exist_ok=True)
+        self._signatures = folder / "signatures"
+        self._signatures.mkdir(exist_ok=True)
 
     def path(self, digest: str) -> Path:
         """Where the verified copy of a package lies, if there is one."""
@@ -102,6 +108,21 @@ class Store:
         _flush_folder(self._packages)
         return place
 
+    def keep_signature(self, digest: str, signature: Mapping[str, Any]) -> None:
+        """Keep a package's signature, for when the copy is loaded while the control plane is down."""
+        _replace(self._signature(digest), canonical(signature))
+
+    def signature(self, digest: str) -> Mapping[str, Any] | None:
+        """The kept signature of a package; None when there is none that can be read."""
+        try:
+            found: Mapping[str, Any] = json.loads(self._signature(digest).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def _signature(self, digest: str) -> Path:
+        return self._signatures / f"{self.path(digest).name}.json"
+
     def discard(self, digest: str) -> None:
         """Remove a copy, at once out of sight and then from the disk."""
         if self.has(digest):
@@ -116,6 +137,7 @@ class Store:
         for path in copies[KEPT_PACKAGES:]:
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
+                (self._signatures / f"{path.name}.json").unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what a crash left half made. For the server's start: nobody else writes packages here."""
@@ -163,13 +185,7 @@ class Store:
         return (status.st_ino, status.st_mtime_ns)
 
     def _write(self, state: State) -> None:
-        making = self._state.with_name(f".state-{uuid.uuid4().hex}")
-        try:
-            _write_flushed(making, json.dumps({"format": 1, **asdict(state)}, indent=1).encode() + b"\n")
-            making.rename(self._state)
-        finally:
-            making.unlink(missing_ok=True)
-        _flush_folder(self.folder)
+        _replace(self._state, json.dumps({"format": 1, **asdict(state)}, indent=1).encode() + b"\n")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -200,10 +216,7 @@ class Store:
         """Forget the events with these ids: the ledger has them now."""
         with self._locked():
             rest = [event for event in self.pending() if event["id"] not in set(ids)]
-            making = self._pending.with_name(f".pending-{uuid.uuid4().hex}")
-            _write_flushed(making, b"".join(canonical(event) + b"\n" for event in rest))
-            making.rename(self._pending)
-            _flush_folder(self.folder)
+            _replace(self._pending, b"".join(canonical(event) + b"\n" for event in rest))
 
     @property
     def _pending(self) -> Path:
@@ -259,7 +272,19 @@ def _parse(value: Mapping[str, Any]) -> State:
         Placed(**previous) if previous else None,
         int(value["seen"]),
         Override(**override) if override else None,
+        value.get("seen_hash", ""),
     )
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Replace a file as a whole, flushed to disk before this returns."""
+    making = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        _write_flushed(making, data)
+        making.rename(path)
+    finally:
+        making.unlink(missing_ok=True)
+    _flush_folder(path.parent)
 
 
 def _write_flushed(path: Path, data: bytes) -> None:
