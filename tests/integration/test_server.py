@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from pipeline.adapters.signing import Signer, sign
 from pipeline.domain.canonical import digest_tree
 from pipeline.domain.features import Category, Features, Number
+from pipeline.embedded.keys import ensure_signing_key
 from pipeline.errors import GatehouseError, IntegrityViolated, UsageError
 from pipeline.serving.follower import Wanted
 from pipeline.serving.package import Model, _load_pyfunc, load
@@ -76,9 +79,13 @@ def wanted():
 def fetch(wanted, folder):
     shutil.copytree(wanted.source, folder, dirs_exist_ok=True)
 
+def signed(folder, signature):
+    from pipeline.adapters.signing import verify
+    verify(folder, signature, sorted((world / "trusted").iterdir()))
+
 try:
     serve("staging", "127.0.0.1", 0, world / "store", wanted, fetch,
-          limits=Limits(body_bytes=1 << 20, rows=2_000), announce=lambda url: print(url, flush=True))
+          verify=signed if (world / "trusted").exists() else None, limits=Limits(body_bytes=1 << 20, rows=2_000), announce=lambda url: print(url, flush=True))
 except GatehouseError as error:
     sys.exit(f"{error.family}: {error.what}")
 """
@@ -384,6 +391,56 @@ def test_a_tampered_package_is_refused_and_the_old_one_goes_on(world: World) -> 
     assert said["failed"]["digest"] == two.digest
     assert said["package"] == one.digest
     assert world.ask("POST", "/invocations", SINGLE)[2] == {"predictions": direct(one)[:1]}
+
+
+class Signers:
+    """Keys that sign, and those whose public half the server holds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "trusted").mkdir()
+
+    def make(self, name: str, *, trusted: bool = True) -> Signer:
+        private, public = ensure_signing_key(self.folder / name)
+        if trusted:
+            shutil.copy(public, self.folder / "trusted" / f"{name}.pem")
+        return Signer(str(private))
+
+    def signed(self, wanted: Wanted, signer: Signer) -> Wanted:
+        scratch = self.folder / f"scratch {len(list(self.folder.iterdir()))}"
+        scratch.mkdir()
+        return replace(wanted, signature=sign(Path(wanted.source), signer, scratch))
+
+
+def test_only_what_a_trusted_key_signed_is_loaded_also_from_the_servers_own_disk(world: World) -> None:
+    signers = Signers(world.folder)
+    old, attacker = signers.make("old"), signers.make("attacker", trusted=False)
+    one, two = world.package("1", -1.0), world.package("2", 1.0)
+    good = signers.signed(one, old)
+    world.want(good)
+    world.start()
+    world.serves(one)
+    for bad in (two, signers.signed(two, attacker), replace(two, signature=good.signature)):
+        world.want(bad)
+        said = world.until(lambda said: (said["failed"] or {}).get("digest") == two.digest)
+        assert "sign" in said["failed"]["reason"]
+        assert said["package"] == one.digest
+
+    world.want(good)
+    world.until(lambda said: said["failed"] is None)
+    world.take_down_control_plane()
+    world.end(signal.SIGTERM)
+    world.start()
+    assert world.serves(one)["control_plane"] != "reachable"
+
+    world.end(signal.SIGTERM)
+    (world.folder / "trusted" / "old.pem").unlink()
+    new = signers.make("new")
+    world.start()
+    assert world.until(lambda said: said["damage"])["package"] is None
+    world.control["down"] = False
+    world.want(signers.signed(one, new))
+    world.serves(one)
 
 
 def test_a_restart_needs_no_control_plane_and_going_back_neither(world: World) -> None:
