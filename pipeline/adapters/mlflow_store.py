@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 import stamina
 
-from pipeline.errors import GatehouseError, IntegrityViolated, Unreachable
+from pipeline.errors import GatehouseError, IntegrityViolated, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +33,7 @@ HEALTH_SECONDS = 6.0
 
 
 class MlflowStore:
-    """MLflow at `uri`.
+    """MLflow at `uri`, as the account in the file `credentials` (``user:password``), or as nobody in particular.
 
     Raises:
         Unreachable: from every method, when the server did not answer for some seconds.
@@ -41,10 +41,12 @@ class MlflowStore:
 
     def __init__(self, uri: str, credentials: Path | None = None) -> None:
         self.uri = uri.rstrip("/")
+        self._credentials = credentials
         self._client: MlflowClient | None = None
 
     def client(self) -> MlflowClient:
         """MLflow's own client, imported on first use: the import takes longer than most stages' work."""
+        self._sign_in()
         if self._client is None:
             self.check_health()
             # MLflow's defaults retry for minutes; an unreachable server must be said within seconds.
@@ -59,6 +61,19 @@ class MlflowStore:
             self._client = mlflow.MlflowClient(self.uri, self.uri)
         return self._client
 
+    def _sign_in(self) -> None:
+        """Say who we are. MLflow looks at these variables anew for each request."""
+        if self._credentials is None:
+            return
+        try:
+            user, colon, password = self._credentials.read_text(encoding="utf-8").strip().partition(":")
+        except OSError as error:
+            where = f"settings: mlflow ({self._credentials})"
+            raise UsageError(f"MLflow's credentials cannot be read: {error.strerror}", where=where) from error
+        if not colon:
+            raise UsageError("MLflow's credentials are no user:password", where=str(self._credentials))
+        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = user, password
+
     def check_health(self) -> None:
         """Ask whether the server is healthy, for some seconds."""
         try:
@@ -71,7 +86,8 @@ class MlflowStore:
             raise _unreachable(self.uri, error) from error
 
     @contextmanager
-    def _talking(self, about: str) -> Iterator[MlflowClient]:
+    def talking(self, about: str) -> Iterator[MlflowClient]:
+        """MLflow's client, its errors said in our words; `about` names what is asked for."""
         client = self.client()
         from mlflow.exceptions import MlflowException
 
@@ -92,7 +108,7 @@ class MlflowStore:
         """Id of the MLflow run for (`run`, `name`), made if it is not there."""
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-        with self._talking(name) as client:
+        with self.talking(name) as client:
             place = self.ensure_experiment(experiment)
             found = client.search_runs(
                 [place], f"tags.`{RUN_TAG}` = '{run}' and tags.`{STAGE_TAG}` = '{name}'", max_results=1
@@ -107,7 +123,7 @@ class MlflowStore:
         """Id of an experiment, made if it is not there (two may try at once)."""
         from mlflow.exceptions import MlflowException
 
-        with self._talking(name) as client:
+        with self.talking(name) as client:
             for _ in range(2):
                 if (found := client.get_experiment_by_name(name)) is not None:
                     return str(found.experiment_id)
@@ -120,7 +136,7 @@ class MlflowStore:
 
     def get_run(self, run_id: str) -> Run:
         """One MLflow run."""
-        with self._talking(run_id) as client:
+        with self.talking(run_id) as client:
             return client.get_run(run_id)
 
     def log(
@@ -136,7 +152,7 @@ class MlflowStore:
         from mlflow.entities import Metric, Param, RunTag
 
         now = time.time_ns() // 1_000_000
-        with self._talking(run_id) as client:
+        with self.talking(run_id) as client:
             client.log_batch(
                 run_id,
                 metrics=[Metric(key, float(value), now, step) for key, value in (metrics or {}).items()],
@@ -152,7 +168,7 @@ class MlflowStore:
             Dataset(name, digest.removeprefix("sha256:")[:36], "gatehouse", source),
             [InputTag("mlflow.data.context", name)],
         )
-        with self._talking(name) as client:
+        with self.talking(name) as client:
             client.log_inputs(run_id, datasets=[entry])
 
     @contextmanager
@@ -174,14 +190,14 @@ class MlflowStore:
 
     def finish_run(self, run_id: str) -> None:
         """Mark a run as finished."""
-        with self._talking(run_id) as client:
+        with self.talking(run_id) as client:
             client.set_terminated(run_id, "FINISHED")
 
     # --- artifacts ----------------------------------------------------------------------------------------
 
     def upload(self, run_id: str, path: Path, folder: str = "") -> str:
         """Upload a file or folder to a run's artifacts; answers its URI."""
-        with self._talking(path.name) as client:
+        with self.talking(path.name) as client:
             if path.is_dir():
                 client.log_artifacts(run_id, str(path), folder or None)
             else:
@@ -221,7 +237,7 @@ class MlflowStore:
 
     def artifact_names(self, run_id: str, folder: str) -> list[str]:
         """Names of the files in a folder of a run's artifacts."""
-        with self._talking(folder) as client:
+        with self.talking(folder) as client:
             return [str(entry.path) for entry in client.list_artifacts(run_id, folder)]
 
     # --- models -------------------------------------------------------------------------------------------
@@ -231,7 +247,7 @@ class MlflowStore:
 
         A model of the same run and name that was finished before is taken as it is.
         """
-        with self._talking(name) as client:
+        with self.talking(name) as client:
             place = self.ensure_experiment(experiment)
             ready = client.search_logged_models(
                 [place], f"tags.`{RUN_TAG}` = '{run}' AND name = '{name}'", max_results=5
@@ -248,7 +264,7 @@ class MlflowStore:
         """Version number under which the logged model at `uri` stands registered, made if it is not there."""
         from mlflow.exceptions import MlflowException
 
-        with self._talking(name) as client:
+        with self.talking(name) as client:
             try:
                 client.create_registered_model(name)
             except MlflowException as error:
@@ -270,7 +286,7 @@ class MlflowStore:
 
     def set_alias(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         """Point the champion alias at a version: the projection, written after the ledger."""
-        with self._talking(name) as client:
+        with self.talking(name) as client:
             client.set_registered_model_alias(name, CHAMPION, version)
             for key, value in tags.items():
                 client.set_model_version_tag(name, version, key, value)

@@ -33,6 +33,14 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def operating_user() -> str:
+    """The operating system's name for who runs this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid-{os.getuid()}"
+
+
 class Installation:
     """Everything that commands need of the outside world.
 
@@ -87,10 +95,7 @@ class Installation:
     @property
     def actor(self) -> str:
         """Who runs this process, as the operating system says. Never an approver's identity."""
-        try:
-            return getpass.getuser()
-        except (KeyError, OSError):  # a container's user may have no name
-            return f"uid-{os.getuid()}"
+        return operating_user()
 
     def server(self, environment: str) -> HttpModelServer:
         """The model server of an environment.

@@ -6,13 +6,12 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pipeline.bootstrap import anchors
+from pipeline.bootstrap.audit import verify_ledger
 from pipeline.bootstrap.installation import Installation
-from pipeline.domain.canonical import canonical
-from pipeline.domain.events import GENESIS, Event, verify
+from pipeline.domain.events import Event
 from pipeline.errors import GatehouseError, Unreachable, UsageError
 
 MINIMUM_FREE_BYTES = 2 * 1024**3
@@ -33,80 +32,6 @@ def roll_back(place: Installation, environment: str, model: str | None, reason: 
     fact = deploy.arrive(placed, server=server, reporter=place.reporter)
     place.reporter.note(f"{environment} serves version {placed.version} again, after {fact['seconds']:.2f} s")
     project_alias(place, name, environment)
-
-
-# --- the ledger -------------------------------------------------------------------------------------------
-
-
-def ledger_rows(place: Installation, run: str | None) -> list[dict[str, Any]]:
-    """Events as rows, each with a few words on what it is about."""
-    events = place.reader.events(run=run) if run else [row.event() for row in place.reader.rows()]
-    return [{**asdict(event), "about": _about(event)} for event in events]
-
-
-def _about(event: Event) -> str:
-    body = event.body
-    for key in ("reason", "what", "version", "digest", "evidence", "window"):
-        if isinstance(body.get(key), str):
-            return f"{key} {body[key][:60]}"
-    return ""
-
-
-def verify_ledger(place: Installation) -> dict[str, Any]:
-    """Check every link.
-
-    Raises:
-        IntegrityViolated: naming the first row that is not what was recorded.
-    """
-    count, head = 0, GENESIS
-    for event in verify(place.reader.rows()):
-        count, head = event.seq, event.hash
-    return {"events": count, "hash": head, "verified": True}
-
-
-def export_ledger(place: Installation, out: Path) -> int:
-    """Write the ledger as JSON Lines of canonical events; answers how many.
-
-    Raises:
-        IntegrityViolated: the chain is broken; nothing is left at `out`.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".part")
-    count = 0
-    try:
-        with partial.open("wb") as stream:
-            for event in verify(place.reader.rows()):
-                stream.write(canonical(asdict(event.event())) + b"\n")
-                count += 1
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
-
-
-def history(place: Installation, environment: str, model: str | None) -> list[dict[str, Any]]:
-    """Every change of an environment, oldest first."""
-    rows = []
-    for event in place.reader.events(environment=environment):
-        if event.kind not in ("model.promoted", "model.rolled_back") or (model and event.model != model):
-            continue
-        rows.append(
-            {
-                "at": event.at,
-                "what": "promoted" if event.kind == "model.promoted" else "rolled back",
-                "model": event.body["model"],
-                "version": event.body["version"],
-                "package": event.body["package"],
-                "run": event.run,
-                "actor": event.actor,
-                "approved_by": ", ".join(event.body.get("approved_by", ())) or None,
-                "assurance": event.body.get("assurance"),
-                "evidence": event.body.get("evidence"),
-                "reason": event.body.get("reason"),
-                "row": event.seq,
-            }
-        )
-    return rows
 
 
 # --- the installation -------------------------------------------------------------------------------------
@@ -186,7 +111,7 @@ def doctor(place: Installation) -> list[dict[str, Any]]:
         ok = same and entry["state"] != "does not answer"
         rows.append(_row(f"{name} server", ok, found, "look at the server's log"))
     try:
-        rows.append(_row("ledger", True, f"{verify_ledger(place)['events']} events, chain holds", ""))
+        rows.append(_row("ledger", True, f"{verify_ledger(place, (), None)['events']} events, chain holds", ""))
     except GatehouseError as error:
         rows.append(_row("ledger", False, error.what, error.fix))
     return rows

@@ -100,8 +100,17 @@ def rollback(
     env: Env,
     reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")],
     model: Annotated[str | None, typer.Option("--model", help="Which model, if there are several.")] = None,
+    local: Annotated[
+        Path | None, typer.Option("--local", help="This machine's server store: needs neither ledger nor MLflow.")
+    ] = None,
 ) -> None:
     """Make what was there before wanted again, and see the server serve it."""
+    if local is not None:
+        from pipeline.bootstrap.reconcile import roll_back_locally
+
+        event = roll_back_locally(local, reason)
+        typer.echo(f"back to version {event['to']['version']}; gatehouse reconcile enters it into the ledger")
+        return
     from pipeline.bootstrap.operate import roll_back
 
     roll_back(installation(), env, model, reason)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +20,9 @@ Out = Annotated[Path, typer.Option("--out", help="Where to.")]
 @ledger.command("show")
 def show(run: ForRun = None, json: Json = False) -> None:
     """Show the events, oldest first."""
-    from pipeline.bootstrap.operate import ledger_rows
+    from pipeline.bootstrap.audit import show
 
-    rows = ledger_rows(installation(), run)
+    rows = show(installation(), run)
     if json:
         answer(rows)
     else:
@@ -29,37 +30,65 @@ def show(run: ForRun = None, json: Json = False) -> None:
 
 
 @ledger.command("verify")
-def verify(json: Json = False) -> None:
+def verify(
+    anchor: Annotated[list[str] | None, typer.Option("--anchor", help="SEQ:HASH of a row, kept elsewhere.")] = None,
+    anchors: Annotated[Path | None, typer.Option("--anchors", help="File with such anchors.", exists=True)] = None,
+    json: Json = False,
+) -> None:
     """Check every link of the chain; exit code 5 names the first row that is not what was recorded."""
-    from pipeline.bootstrap.operate import verify_ledger
+    from pipeline.bootstrap.audit import verify_ledger
 
-    head = verify_ledger(installation())
+    head = verify_ledger(installation(), anchor or (), anchors)
     if json:
         answer(head)
     else:
-        typer.echo(f"{head['events']} events, every link holds; head {head['hash']}")
+        typer.echo(f"{head['events']} events, every link holds; head {head['events']}:{head['hash']}")
 
 
 @ledger.command("export")
 def export(out: Out) -> None:
-    """Write the ledger as JSON Lines, verified on the way."""
-    from pipeline.bootstrap.operate import export_ledger
+    """Write the ledger as JSON Lines, verified on the way, and beside it a program that verifies it offline."""
+    from pipeline.bootstrap.audit import VERIFIER, export
 
-    typer.echo(f"{export_ledger(installation(), out)} events in {out}")
+    typer.echo(f"{export(installation(), out)} events in {out}")
+    typer.echo(f"to verify it anywhere: python3 {out.with_name(VERIFIER)} {out}")
 
 
 @app.command()
 def history(
-    env: Env, model: Annotated[str | None, typer.Option("--model", help="Which model.")] = None, json: Json = False
+    env: Env,
+    model: Annotated[str | None, typer.Option("--model", help="Which model.")] = None,
+    at: Annotated[str | None, typer.Option("--at", help="What was there at this moment; a day means its end.")] = None,
+    json: Json = False,
 ) -> None:
     """Who put what into an environment when, on what evidence."""
-    from pipeline.bootstrap.operate import history
+    from pipeline.bootstrap.audit import history, history_at
 
+    if at is not None:
+        _moment(history_at(installation(), env, model, at), json=json)
+        return
     rows = history(installation(), env, model)
     if json:
         answer(rows)
     else:
-        table(rows, ("at", "what", "version", "package", "run", "actor", "approved_by", "reason"))
+        table(rows, ("at", "what", "version", "package", "run", "actor", "approved_by", "glass", "reason"))
+
+
+def _moment(found: Mapping[str, Any], *, json: bool) -> None:
+    serving, promotion = found["serving"], found["promotion"]
+    if json:
+        answer(found)
+    elif serving is None:
+        typer.echo(f"{found['at']}: {found['environment']} served nothing yet")
+    else:
+        typer.echo(f"{found['at']}: {found['environment']} served version {serving['version']} of {serving['model']}")
+        keys = ("package", "run", "since")
+        lines = [
+            *((key, serving[key]) for key in keys),
+            *((key, promotion[key]) for key in ("approved_by", "evidence")),
+        ]
+        for key, value in (*lines, ("promoted by", promotion["actor"]), ("ledger row", promotion["row"])):
+            typer.echo(f"  {key:12} {value}")
 
 
 @app.command()

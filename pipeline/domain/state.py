@@ -102,6 +102,11 @@ class Placement:
     serial: int
     since: str
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags that its version carries in MLflow while it is champion."""
+        return {"gatehouse.serial": str(self.serial), "gatehouse.package": self.package}
+
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentState:

@@ -94,12 +94,14 @@ def roll_back(
     actor: str,
     reason: str,
     only_if_wanted: str | None = None,
+    local: Mapping[str, Any] | None = None,
 ) -> tuple[Event, Placement]:
     """Make what was there before wanted again and send the server there, in one event.
 
     Args:
         reason: for the record.
         only_if_wanted: package digest; does nothing different but refuses if another is wanted by now.
+        local: id, actor and time of a rollback that was made on the server's machine and is entered now.
 
     Raises:
         UsageError: there is nothing to go back to.
@@ -113,7 +115,7 @@ def roll_back(
             )
         if only_if_wanted is not None and wanted.package != only_if_wanted:
             raise UsageError(f"{environment} has moved on by itself", where=model)
-        body = {**_body(back), "from": wanted.package, "reason": reason}
+        body = {**_body(back), "from": wanted.package, "reason": reason, **({"local": dict(local)} if local else {})}
         event = transaction.append(Draft("model.rolled_back", actor, body, back.run, model, environment))
     return event, replace(back, serial=event.seq, since=event.at)
 

@@ -85,11 +85,7 @@ def swap(
 
 def project_alias(placement: Placement, *, registry: Registry) -> None:
     """Write the alias and tags that show the ledger's state in MLflow. Safe to run again."""
-    registry.set_alias(
-        placement.model,
-        placement.version,
-        {"gatehouse.serial": str(placement.serial), "gatehouse.package": placement.package},
-    )
+    registry.set_alias(placement.model, placement.version, placement.tags)
 
 
 def verify_package(folder: Path, expected: str, where: str) -> None:
