@@ -87,13 +87,20 @@ class Ledger:
 
         The lock lives in the database session: it ends with this process, however that ends.
         """
-        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
         with self._connected() as connection:
-            if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))):
+            if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_key(name)))):
                 waiting()
-                connection.execute(sa.select(sa.func.pg_advisory_lock(key)))
+                connection.execute(sa.select(sa.func.pg_advisory_lock(_key(name))))
             connection.commit()
             yield
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[bool]:
+        """As `exclusive`, but without waiting: whether nobody else is doing `name`."""
+        with self._connected() as connection:
+            taken = connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_key(name))))
+            connection.commit()
+            yield bool(taken)
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
@@ -173,6 +180,10 @@ def migrate(uri: str) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 
 def _address(uri: str) -> str:

@@ -12,6 +12,8 @@ from pipeline.bootstrap import anchors
 from pipeline.bootstrap.installation import Installation
 from pipeline.domain import history as folds
 from pipeline.domain.events import GENESIS, Event, Row, preimage, verify
+from pipeline.domain.passport import Passport
+from pipeline.errors import GatehouseError
 from pipeline.reports import verify_ledger as offline
 
 VERIFIER = "verify_ledger.py"
@@ -97,3 +99,24 @@ def history_at(place: Installation, environment: str, model: str | None, at: str
     name = place.model_in(environment, model)
     found = folds.at(place.reader.events(model=name, environment=environment), moment)
     return {"model": name, "environment": environment, **asdict(found)}
+
+
+def passport(place: Installation, environment: str, model: str | None, version: str) -> Passport:
+    """Everything behind a version.
+
+    Raises:
+        UsageError: no promotion made it.
+    """
+    from pipeline.bootstrap.gatekeeping import evidence_of
+    from pipeline.domain import passport as pages
+
+    name = place.model_in(environment, model)
+    about = place.reader.events(model=name, environment=environment)
+    promotion = pages.promotion_of(version, about)
+    run = place.reader.events(run=promotion.run)
+    try:
+        evidence: Mapping[str, Any] | None = evidence_of(place, place.state(str(promotion.run)))
+    except GatehouseError as error:
+        place.reporter.note(f"the evidence cannot be had: {error.what}")
+        evidence = None
+    return pages.passport(version, promotion, run, about, evidence)

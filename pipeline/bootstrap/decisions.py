@@ -12,6 +12,7 @@ from pipeline.bootstrap import anchors
 from pipeline.bootstrap.gatekeeping import gate_of, record_verdict, requirement
 from pipeline.bootstrap.identity import Answer, Verb, Who, identify
 from pipeline.bootstrap.installation import Installation
+from pipeline.bootstrap.notify import deliver
 from pipeline.bootstrap.runner import execute
 from pipeline.config import Project
 from pipeline.domain.approval import Decision, Delegation, GlassBroken, Requirement, Revocation, principal_of
@@ -196,6 +197,7 @@ def _append(
         place.reporter.note(f"{who.actor} has said this already")
     else:
         anchors.remember(place, event)
+        deliver(place)
 
 
 def _once(place: Installation, transaction: LedgerTransaction, who: Who, run: str | None) -> bool:

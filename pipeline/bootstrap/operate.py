@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.bootstrap import anchors
 from pipeline.bootstrap.audit import verify_ledger
 from pipeline.bootstrap.installation import Installation
+from pipeline.bootstrap.notify import deliver
 from pipeline.domain.events import Event
 from pipeline.errors import GatehouseError, Unreachable, UsageError
 
@@ -32,6 +33,7 @@ def roll_back(place: Installation, environment: str, model: str | None, reason: 
     fact = deploy.arrive(placed, server=server, reporter=place.reporter)
     place.reporter.note(f"{environment} serves version {placed.version} again, after {fact['seconds']:.2f} s")
     project_alias(place, name, environment)
+    deliver(place)
 
 
 # --- the installation -------------------------------------------------------------------------------------

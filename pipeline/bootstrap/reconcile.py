@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.bootstrap import anchors
 from pipeline.bootstrap.installation import Installation, operating_user
+from pipeline.bootstrap.notify import deliver
 from pipeline.bootstrap.steps import project_alias
 from pipeline.domain.events import Draft
 from pipeline.domain.gate import ENVIRONMENT
@@ -47,6 +48,7 @@ def reconcile(place: Installation, environment: str | None) -> list[Finding]:
             findings += _one(place, name, model, servers[name])
     _alarm(place, findings)
     _expire(place)
+    deliver(place)
     return findings
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.bootstrap import anchors
 from pipeline.bootstrap.installation import Account, Installation
+from pipeline.bootstrap.notify import deliver
 from pipeline.config import load_project
 from pipeline.domain.canonical import digest_json
 from pipeline.domain.events import Draft
@@ -97,6 +98,7 @@ def execute(place: Installation, name: str, run: str) -> None:
             return
         state.require(stage)
         _execute(place, stage, state)
+    deliver(place)
 
 
 def _execute(place: Installation, stage: Stage, state: RunState) -> None:

@@ -82,13 +82,41 @@ def _moment(found: Mapping[str, Any], *, json: bool) -> None:
         typer.echo(f"{found['at']}: {found['environment']} served nothing yet")
     else:
         typer.echo(f"{found['at']}: {found['environment']} served version {serving['version']} of {serving['model']}")
-        keys = ("package", "run", "since")
-        lines = [
-            *((key, serving[key]) for key in keys),
-            *((key, promotion[key]) for key in ("approved_by", "evidence")),
-        ]
-        for key, value in (*lines, ("promoted by", promotion["actor"]), ("ledger row", promotion["row"])):
+        shown = {key: serving[key] for key in ("package", "run", "since")}
+        shown |= {"promoted by": promotion["actor"], "approved by": promotion["approved_by"]}
+        shown |= {"evidence": promotion["evidence"], "ledger row": promotion["row"]}
+        for key, value in shown.items():
             typer.echo(f"  {key:12} {value}")
+
+
+@app.command()
+def passport(
+    version: Annotated[str, typer.Option("--version", help="Version of the model in that environment.")],
+    env: Env = "production",
+    model: Annotated[str | None, typer.Option("--model", help="Which model.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for passport.html and passport.json.")] = None,
+    json: Json = False,
+) -> None:
+    """Everything behind a version, on one page: data, code, measurements, decisions, signature, life."""
+    from dataclasses import asdict
+
+    from pipeline.bootstrap.audit import passport
+
+    found = passport(installation(), env, model, version)
+    if out is not None:
+        from pipeline.reports.passport import render
+
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in render(found).items():
+            (out / name).write_bytes(content)
+        typer.echo(f"passport: {out / 'passport.html'}")
+    elif json:
+        answer(asdict(found))
+    else:
+        for section in found.sections:
+            typer.echo(f"{'!!! ' if section.loud else ''}{section.title}")
+            columns = [column or " " * number for number, column in enumerate(section.columns)]
+            table([dict(zip(columns, row, strict=True)) for row in section.rows], columns)
 
 
 @app.command()

@@ -105,3 +105,15 @@ def staged(stack):
     """A run that stands before the production gate."""
     stack.until("verify staging", "staged-1")
     return "staged-1"
+
+
+@pytest.fixture(scope="session")
+def live(stack):
+    """The version of a run that went into production."""
+    run = "live-1"
+    stack.until("verify staging", run)
+    stack.approve(run)
+    for stage in ("promote", "deploy", "verify"):
+        stack.gatehouse(stage, "--env", "production", "--run", run)
+    events = stack.json("ledger", "show", "--run", run)
+    return next(e for e in events if e["kind"] == "model.promoted" and e["environment"] == "production")
