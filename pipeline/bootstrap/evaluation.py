@@ -13,9 +13,11 @@ from pipeline.adapters import latency, snapshot
 from pipeline.bootstrap.installation import Installation
 from pipeline.bootstrap.steps import load_model, snapshot_table
 from pipeline.config import Project
+from pipeline.domain import changes
 from pipeline.domain.canonical import canonical, digest_file
 from pipeline.domain.drift import Profile, compare
 from pipeline.domain.evidence import (
+    Change,
     Check,
     Data,
     Drift,
@@ -27,7 +29,6 @@ from pipeline.domain.evidence import (
     Subject,
     Training,
     Windows,
-    changes,
 )
 from pipeline.domain.state import RunState
 from pipeline.ports import Columns
@@ -121,10 +122,42 @@ def _evidence(
         data=_data(state, project, parts),
         drift=_drift(place, state, project, holdout.columns),
         parameters=trained["parameters"],
-        changes=changes(rival.parameters, trained["parameters"]) if rival else (),
+        changes=_changes(place, state, project, rival) if rival else (),
+        diff=changes.diff(_files(place.state(rival.placement.run)), _files(state)) if rival else (),
         training=Training(**trained["training"]),
         lineage=_lineage(state),
     )
+
+
+def _changes(place: Installation, state: RunState, project: Project, rival: stage.Rival) -> tuple[Change, ...]:
+    """What changed since the champion's run, from what both runs were opened with."""
+    champion = place.state(rival.placement.run)
+    before, after = champion.opened or {}, state.opened or {}
+    old, new = champion.fact("train"), state.fact("train")
+    return (
+        *changes.between("data", before["windows"], after["windows"]),
+        *changes.between("data", _rows_of(champion), _rows_of(state)),
+        *changes.of_code(_files(champion), _files(state)),
+        *changes.between("code", _commit_of(before), _commit_of(after)),
+        *changes.between("parameter", rival.parameters, new["parameters"]),
+        *changes.of_policy(place.project(champion).settings.gate, project.settings.gate),
+        *changes.between("library", old["training"]["libraries"], new["training"]["libraries"]),
+    )
+
+
+def _files(state: RunState) -> Mapping[str, str]:
+    return (state.opened or {})["files"]  # type: ignore[no-any-return]  # a ledger's JSON
+
+
+def _commit_of(opened: Mapping[str, Any]) -> Mapping[str, str | None]:
+    code = opened["code"]
+    return {
+        "commit": f"{code['commit'][:12]}{' with changes' if code.get('dirty') else ''}" if code.get("commit") else None
+    }
+
+
+def _rows_of(state: RunState) -> Mapping[str, int]:
+    return {f"rows of {name}": part["rows"] for name, part in state.fact("ingest")["parts"].items()}
 
 
 def _data(state: RunState, project: Project, parts: Mapping[str, Part]) -> Data:

@@ -220,7 +220,10 @@ def write_report(place: Installation, run: str, out: Path, junit: Path | None) -
     state = place.state(run)
     gate = gate_of(place, state, place.project(state))
     approvals = [asdict(decision) for decision in state.record.decisions]
-    files = page.render(evidence_of(place, state), gate.verdict.model_dump(mode="json"), approvals)
+    required = requirement(place, state, place.project(state))
+    standing = _standing(gate) | {"excluded": [name for name in required.approvers if _own(name, required)]}
+    verdict = gate.verdict.model_dump(mode="json")
+    files = page.render(evidence_of(place, state), verdict, approvals, standing, _ways(place))
     out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (out / name).write_bytes(content)
@@ -228,6 +231,21 @@ def write_report(place: Installation, run: str, out: Path, junit: Path | None) -
         junit.parent.mkdir(parents=True, exist_ok=True)
         junit.write_bytes(_junit(gate.verdict))
     return out / "evidence.html"
+
+
+def _own(name: str, required: Requirement) -> bool:
+    return name.casefold() in {own.casefold() for own in required.excluded}
+
+
+def _ways(place: Installation) -> tuple[str, ...]:
+    """How this installation recognises people."""
+    settings = place.settings
+    offered = {
+        "jenkins": settings.jenkins is not None or settings.embedded,
+        "signed": settings.approval.allowed_signers is not None,
+        "oidc": settings.oidc is not None,
+    }
+    return tuple(way for way, there in offered.items() if there)
 
 
 def _junit(verdict: Verdict) -> bytes:

@@ -143,9 +143,14 @@ class ProjectSettings(Strict):
         return self
 
     @property
+    def gate(self) -> dict[str, Any]:
+        """Everything in the project that decides what passes the gate and who lets it pass, as JSON."""
+        return self.model_dump(mode="json", include={"policy", "risk_tier", "approvers", "reviews"})
+
+    @property
     def policy_digest(self) -> str:
-        """Digest of everything in the project that decides what passes the gate and who lets it pass."""
-        return digest_json(self.model_dump(mode="json", include={"policy", "risk_tier", "approvers", "reviews"}))
+        """Digest of the gate's part of the project."""
+        return digest_json(self.gate)
 
     @property
     def unwatched(self) -> tuple[str, ...]:

@@ -245,9 +245,13 @@ class Rows(_Frozen):
     holdout_positives: int
 
 
-class Change(_Frozen):
-    """A parameter that differs from the champion's; None: not there."""
+Part = Literal["data", "code", "parameter", "policy", "library"]
 
+
+class Change(_Frozen):
+    """Something that differs from the champion's; None: not there."""
+
+    part: Part = "parameter"
     name: str
     before: Scalar
     after: Scalar
@@ -300,6 +304,7 @@ class Evidence(_Frozen):
     drift: Drift | None = None
     parameters: Mapping[str, Scalar] = {}
     changes: tuple[Change, ...] = ()
+    diff: tuple[str, ...] = ()
     training: Training
     lineage: tuple[Lineage, ...] = ()
 
@@ -317,14 +322,3 @@ class Evidence(_Frozen):
     def digest(self) -> str:
         """Digest of the canonical JSON: what verdict, approvals and ledger refer to."""
         return digest_json(self.to_json())
-
-
-def changes(before: Mapping[str, Scalar], after: Mapping[str, Scalar]) -> tuple[Change, ...]:
-    """Parameters that differ between champion and challenger, by name."""
-    names = sorted(before.keys() | after.keys())
-    missing = object()
-    return tuple(
-        Change(name=name, before=before.get(name), after=after.get(name))
-        for name in names
-        if before.get(name, missing) != after.get(name, missing)
-    )

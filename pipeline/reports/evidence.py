@@ -35,19 +35,24 @@ NAMES = {
     "calibration_error": "Calibration error",
 }
 SHOWN_PER_SLICE = 25
+PARTS = ("data", "code", "parameter", "policy", "library")
 
 
 def render(
     evidence: Mapping[str, Any],
     verdict: Mapping[str, Any] | None = None,
     approvals: Sequence[Mapping[str, Any]] = (),
+    standing: Mapping[str, Any] | None = None,
+    ways: Sequence[str] = ("jenkins",),
 ) -> dict[str, bytes]:
     """The files of the page, by name. The same arguments give the same bytes.
 
     Args:
         evidence: JSON of `pipeline.domain.evidence.Evidence`.
         verdict: JSON of `pipeline.domain.policy.Verdict`; None while no policy has judged.
-        approvals: recorded decisions: actor, approved, reason, at, expires, assurance.
+        approvals: recorded decisions: actor, approved, reason, at, expires, assurance, on_behalf_of.
+        standing: where the approval stands: JSON of `pipeline.domain.approval.Standing`, with `glass` and `excluded`.
+        ways: how the installation recognises people: ``jenkins``, ``signed``, ``oidc``.
     """
     known, digest = Evidence.model_validate(evidence), digest_json(evidence)
     drawn = plots.draw(known)
@@ -56,7 +61,11 @@ def render(
         "e": evidence,
         "digest": digest,
         "verdict": verdict,
-        "approvals": [{**approval, "void": _is_void(approval, digest)} for approval in approvals],
+        "approvals": [{"on_behalf_of": None, **approval, "void": _is_void(approval, digest)} for approval in approvals],
+        "standing": standing,
+        "diff": evidence.get("diff", ()),
+        "ways": ways,
+        "changed": [(name, rows) for name in PARTS if (rows := _changes_of(evidence, name))],
         "metrics": [_metric(evidence, name) for name in METRICS],
         "slices": _worst(evidence["slices"]),
         "drift": sorted((evidence["drift"] or {}).get("features", ()), key=lambda row: -(row["psi"] or 0)),
@@ -73,6 +82,11 @@ def render(
         "evidence.json": canonical(dict(evidence)),
         **drawn,
     }
+
+
+def _changes_of(evidence: Mapping[str, Any], part: str) -> list[Mapping[str, Any]]:
+    """Changes of one part; evidence of before there were parts names parameters only."""
+    return [change for change in evidence["changes"] if change.get("part", "parameter") == part]
 
 
 def _is_void(approval: Mapping[str, Any], digest: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -30,7 +32,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: tuple[Callable[..., str], ...] = (share, count, number, signed, brief, short, px)
+    filters: tuple[Callable[..., str], ...] = (share, count, number, signed, brief, short, px, when)
     environment.filters |= {function.__name__: function for function in filters}
     return environment
 
@@ -73,3 +75,11 @@ def short(digest: str | None) -> str:
 def px(value: float) -> str:
     """A length in SVG units."""
     return f"{value:.1f}".removesuffix(".0")
+
+
+def when(text: str | None) -> Markup:
+    """An ISO 8601 time as people read it, in UTC, to the minute; the machine's form stays in the element."""
+    if not text:
+        return Markup("–")
+    moment = datetime.fromisoformat(text).astimezone(UTC)
+    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M} UTC</time>').format(text, moment)

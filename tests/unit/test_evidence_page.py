@@ -79,7 +79,7 @@ VERDICT = {
         {"rule": "brier", "value": 0.1, "threshold": "≤ 0.2", "passed": True, "reason": "within bounds"},
     ],
 }
-APPROVAL = {"approved": True, "actor": "grace", "reason": HOSTILE, "at": "now", "expires": "later", "assurance": "demo"}
+APPROVAL = {"approved": True, "actor": "grace", "reason": HOSTILE, "at": "2026-11-23T20:00:00Z", "expires": "2026-11-26T20:00:00Z", "assurance": "demo"}
 
 
 def test_the_form_for_jenkins_has_no_script_no_inline_style_and_loads_nothing_from_elsewhere():
@@ -157,3 +157,76 @@ def test_the_digest_on_the_page_is_that_of_the_json_beside_it():
 def test_the_same_evidence_gives_the_same_bytes_with_or_without_a_champion(champion):
     one = evidence(champion=champion)
     assert render(one, VERDICT) == render(one, VERDICT)
+
+
+STANDING = {
+    "granted": False,
+    "approved_by": ["grace"],
+    "missing": 1,
+    "may_decide": ["hedy"],
+    "problems": ["katherine's approval expired at 2026-11-22T10:00:00Z"],
+    "rejected_by": None,
+    "groups_missing": ["validation"],
+    "glass": None,
+    "excluded": ["ada"],
+}
+DECIDED = {
+    "actor": "dorothy",
+    "approved": True,
+    "reason": HOSTILE,
+    "at": "2026-11-23T10:00:00Z",
+    "expires": "2026-11-26T10:00:00Z",
+    "assurance": "oidc",
+    "on_behalf_of": "grace",
+}
+
+
+def page(*arguments, **more):
+    return render(*arguments, **more)["evidence.html"].decode()
+
+
+def test_it_says_who_decided_for_whom_what_is_missing_and_who_may_not():
+    text = page(evidence(), VERDICT, [DECIDED], STANDING)
+    for words in (
+        "dorothy</strong> for grace",
+        "known by the identity provider",
+        "2026-11-23 10:00 UTC",
+        "expired at",
+        "Missing: 1 approval, one of them from validation",
+        "May decide: hedy",
+        "Not ada",
+    ):
+        assert words in text, words
+    assert HOSTILE not in text
+
+
+def test_broken_glass_and_a_rejection_cannot_be_passed_over():
+    glass = {"operators": ["otto", "olga"], "incident": "INC-7", "reason": "down", "expires": "2026-11-23T14:00:00Z"}
+    assert "The glass is broken</strong> by otto and olga" in page(
+        evidence(), VERDICT, [], {**STANDING, "glass": glass}
+    )
+    rejected = {**STANDING, "rejected_by": "grace", "problems": ["grace: no"]}
+    assert "Rejected by grace: that is final" in page(evidence(), VERDICT, [], rejected)
+
+
+def test_it_says_how_to_decide_in_the_ways_that_there_are():
+    assert "ssh-keygen" not in page(evidence(), VERDICT)
+    text = page(evidence(), VERDICT, ways=("signed", "oidc"))
+    assert "ssh-keygen -Y sign -n gatehouse-decision" in text
+    assert "--token-file" in text
+    assert "answer the input" not in text
+
+
+def test_it_shows_what_changed_since_the_champion_also_in_evidence_of_before_there_were_parts():
+    changed = [
+        {"part": "data", "name": "train", "before": "2013-01..2013-06", "after": "2013-01..2013-09"},
+        {"part": "policy", "name": "metric auc", "before": "min 0.7", "after": HOSTILE},
+        {"name": "epochs", "before": 3, "after": 4},
+    ]
+    old = {**evidence(), "changes": changed, "diff": ["+" + HOSTILE]}
+    text = page(old, VERDICT)
+    for words in ("2013-01..2013-09", "metric auc", "epochs", "line by line"):
+        assert words in text
+    assert HOSTILE not in text
+    before_parts = {key: value for key, value in old.items() if key != "diff"}
+    assert "epochs" in page({**before_parts, "changes": changed[2:]}, VERDICT)
