@@ -74,6 +74,13 @@ class MlflowStore:
             raise UsageError("MLflow's credentials are no user:password", where=str(self._credentials))
         os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = user, password
 
+    def _not_allowed(self, about: str) -> UsageError:
+        return UsageError(
+            f"MLflow does not let this account do that: {about}",
+            where=f"{self.uri} ({self._credentials or 'without credentials'})",
+            fix="see infra/mlflow/README.md for which account may do what, and who made what it wants to change",
+        )
+
     def check_health(self) -> None:
         """Ask whether the server is healthy, for some seconds."""
         try:
@@ -98,6 +105,8 @@ class MlflowStore:
         except MlflowException as error:
             if "API request" in str(error) and "failed with exception" in str(error):
                 raise _unreachable(self.uri, error) from error
+            if any(f"failed with error code {code}" in str(error) for code in (401, 403)):
+                raise self._not_allowed(about) from error
             raise GatehouseError(f"MLflow refuses: {error.message}", where=f"{self.uri}: {about}") from error
 
     # --- runs ---------------------------------------------------------------------------------------------

@@ -13,12 +13,15 @@ from pipeline.config import load_settings
 from pipeline.embedded import stack
 
 
-def up(home: Path) -> Installation:
-    """Start what is not running, migrate the ledger, start the model servers; safe to run again."""
+def up(home: Path, *, secured: bool = False) -> Installation:
+    """Start what is not running, migrate the ledger, start the model servers; safe to run again.
+
+    With `secured`, MLflow asks for names and passwords, at this and every later start.
+    """
     home = home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     reporter = ConsoleReporter()
-    stack.up(home, reporter)
+    stack.up(home, reporter, secured=secured)
     place = Installation(load_settings(home / "settings.toml"))
     with reporter.track("the ledger's schema"):
         migrate(place.settings.ledger.owner_uri or place.settings.ledger.uri)

@@ -19,7 +19,7 @@ from pipeline.config import load_project
 from pipeline.domain.canonical import digest_json
 from pipeline.domain.events import Draft
 from pipeline.domain.state import RunState, fold_run
-from pipeline.errors import GatehouseError, Unreachable, UsageError
+from pipeline.errors import GatehouseError, IntegrityViolated, Unreachable, UsageError
 from pipeline.graph import BY_NAME, STAGES, Stage
 
 
@@ -91,7 +91,11 @@ def execute(place: Installation, name: str, run: str) -> None:
         place.reporter.note(f"{name}: somebody else is working on run {run}; waiting for them")
 
     with place.ledger.exclusive(f"run {run}", waiting):
-        state = place.state(run)
+        try:
+            state = place.state(run)
+        except IntegrityViolated as error:
+            _record_failure(place, stage, run, None, error)
+            raise
         if state.done(name):
             _confirm(place, stage, state)
             place.reporter.note(f"{name}: done already, at {state.fact(name)['at']}")
@@ -109,7 +113,7 @@ def _execute(place: Installation, stage: Stage, state: RunState) -> None:
     try:
         body = STEPS[stage.name](place, state, project)
     except GatehouseError as error:
-        _record_failure(place, stage, state, error)
+        _record_failure(place, stage, state.run, project.settings.name, error)
         raise
     if body is not None:
         fact = {**body, "seconds": round(time.monotonic() - began, 3)}
@@ -134,11 +138,10 @@ def _confirm(place: Installation, stage: Stage, state: RunState) -> None:
         project_alias(place, project.settings.name, stage.environment)
 
 
-def _record_failure(place: Installation, stage: Stage, state: RunState, error: GatehouseError) -> None:
+def _record_failure(place: Installation, stage: Stage, run: str, model: str | None, error: GatehouseError) -> None:
     body = {"stage": stage.name, "family": error.family, "what": error.what[:2000], "exit_code": error.exit_code}
     try:
-        assert state.opened is not None
-        place.ledger.append(Draft("stage.failed", place.actor, body, state.run, state.opened["project"]))
+        place.ledger.append(Draft("stage.failed", place.actor, body, run, model))
     except Unreachable:
         # The ledger itself may be what cannot be reached; the first error is the one to show.
         place.reporter.note("the failure could not be recorded: the ledger does not answer")

@@ -11,7 +11,7 @@ from pipeline.bootstrap.steps import package_folder
 from pipeline.config import Project, SigningSettings
 from pipeline.domain.events import Draft, Event
 from pipeline.domain.gate import ENVIRONMENT
-from pipeline.domain.state import RunState
+from pipeline.domain.state import RunState, subject_of
 from pipeline.errors import UsageError
 
 
@@ -26,8 +26,8 @@ def bundle_of(events: Iterable[Event], package: str) -> Mapping[str, Any] | None
 
 def sign_run(place: Installation, state: RunState, project: Project) -> None:
     """Sign what the gate lets through, unless this key has signed it already."""
-    registered = state.fact("register")
-    _sign(place, state.run, project.settings.name, registered["package"], registered["uri"])
+    package = subject_of(state, ENVIRONMENT).package
+    _sign(place, state.run, project.settings.name, package, state.fact("register")["uri"])
 
 
 def sign_wanted(place: Installation, model: str | None) -> None:

@@ -178,7 +178,13 @@ def _promote(environment: str) -> Step:
             still_approved(place, state, project, place.ledger)
         with place.cache.scratch() as scratch:
             body = promote.bring(
-                environment, name, state.run, state.fact("register"), registry=place.mlflow, folder=Path(scratch)
+                environment,
+                name,
+                state.run,
+                state.fact("register"),
+                package=subject_of(state, environment).package,
+                registry=place.mlflow,
+                folder=Path(scratch),
             )
         production = environment == "production"
         event = promote.swap(

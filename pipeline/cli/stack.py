@@ -11,11 +11,13 @@ from pipeline.cli.common import Env, Json, answer, app, home, installation, tabl
 
 
 @app.command()
-def up() -> None:
+def up(
+    secured: Annotated[bool, typer.Option("--secured", help="MLflow asks for names and passwords.")] = False,
+) -> None:
     """Start the embedded stack: Postgres, MLflow, and a model server for each environment."""
     from pipeline.bootstrap.embedded import up
 
-    place = up(home())
+    place = up(home(), secured=secured)
     typer.echo(f"MLflow {place.settings.mlflow.uri}")
     for name, environment in place.settings.environments.items():
         typer.echo(f"{name} {environment.server}")

@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.embedded import processes
+from pipeline.embedded import mlflow_accounts, processes
 
 NAME = "mlflow"
 START_SECONDS = 180
 
 
-def start(home: Path, backend: str) -> str:
+def start(home: Path, backend: str, accounts: str | None = None) -> str:
     """Start MLflow on the database at `backend`; answers its address. Safe when it runs already.
+
+    Args:
+        home: the stack's folder.
+        backend: database of runs and models.
+        accounts: database of its accounts; None: everybody may do everything.
 
     Raises:
         Unreachable: it does not start; shows the end of its log.
@@ -25,8 +30,13 @@ def start(home: Path, backend: str) -> str:
     ]
     # The job runner starts seven more processes of 100 MB each, for jobs that nobody here gives it.
     env = processes.clean_environment(home) | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    if accounts is not None:
+        argv += ["--app-name", "basic-auth"]
+        env |= mlflow_accounts.configure(home, accounts)
     processes.spawn(NAME, argv, home, env)
     processes.wait_for_http(f"{url}/health", NAME, home, START_SECONDS)
+    if accounts is not None:
+        mlflow_accounts.ensure(home, url)
     return url
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.embedded import keys, mlflow_server, postgres, processes
+from pipeline.embedded import keys, mlflow_accounts, mlflow_server, postgres, processes
 from pipeline.ports import Reporter
 
 ENVIRONMENTS = ("staging", "production")
@@ -18,24 +18,39 @@ SERVER_SECONDS = 30
 GROUPS: Mapping[str, object] = {"validation": ["katherine"], "operators": ["otto", "olga"]}
 
 
-def up(home: Path, reporter: Reporter) -> None:
-    """Start Postgres and MLflow and write ``settings.toml``; safe to run again."""
+def up(home: Path, reporter: Reporter, *, secured: bool = False) -> None:
+    """Start Postgres and MLflow and write ``settings.toml``; safe to run again.
+
+    Args:
+        home: the stack's folder.
+        reporter: told what takes long.
+        secured: MLflow asks for names and passwords, from now on at every start.
+    """
     home.mkdir(parents=True, exist_ok=True)
     with processes.alone(home):
-        _up(home, reporter)
+        _up(home, reporter, secured=secured or (home / mlflow_accounts.CONFIG).exists())
 
 
-def _up(home: Path, reporter: Reporter) -> None:
+def _up(home: Path, reporter: Reporter, *, secured: bool) -> None:
     with reporter.track("starting Postgres"):
         cluster = postgres.start(home)
         for role in (OWNER, LINE, APPROVAL, PROMOTION, READER, "mlflow", "warehouse"):
             cluster.ensure_role(role)
-        for database, owner in (("gatehouse", OWNER), ("mlflow", "mlflow"), ("warehouse", "warehouse")):
+        for database, owner in (
+            ("gatehouse", OWNER),
+            ("mlflow", "mlflow"),
+            ("mlflow_auth", "mlflow"),
+            ("warehouse", "warehouse"),
+        ):
             cluster.ensure_database(database, owner)
         for role in (LINE, APPROVAL, PROMOTION, READER):
             cluster.allow(role, "gatehouse")
     with reporter.track("starting MLflow (its tables take a while the first time)"):
-        mlflow = mlflow_server.start(home, cluster.uri("mlflow", "mlflow"))
+        accounts = cluster.uri("mlflow_auth", "mlflow") if secured else None
+        mlflow = {"uri": mlflow_server.start(home, cluster.uri("mlflow", "mlflow"), accounts)}
+    if secured:
+        mlflow["credentials"] = str(mlflow_accounts.credentials(home, mlflow_accounts.LINE))
+        mlflow["promotion_credentials"] = str(mlflow_accounts.credentials(home, mlflow_accounts.PROMOTION))
     _write_settings(home, cluster, mlflow)
 
 
@@ -64,7 +79,7 @@ def _server(environment: str) -> str:
     return f"server-{environment}"
 
 
-def _write_settings(home: Path, cluster: postgres.Cluster, mlflow: str) -> None:
+def _write_settings(home: Path, cluster: postgres.Cluster, mlflow: Mapping[str, str]) -> None:
     values: dict[str, dict[str, object]] = {
         "ledger": {
             "uri": cluster.uri("gatehouse", LINE),
@@ -73,7 +88,7 @@ def _write_settings(home: Path, cluster: postgres.Cluster, mlflow: str) -> None:
             "owner_uri": cluster.uri("gatehouse", OWNER),
             "reader_uri": cluster.uri("gatehouse", READER),
         },
-        "mlflow": {"uri": mlflow},
+        "mlflow": dict(mlflow),
         "sources": {"warehouse": cluster.uri("warehouse", "warehouse")},
         "approval.groups": dict(GROUPS),
     }

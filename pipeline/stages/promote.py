@@ -22,13 +22,21 @@ REGISTERED_AS: Mapping[str, str] = {"staging": "staging.{}", "production": "prod
 
 
 def bring(
-    environment: str, model: str, run: str, registered: Mapping[str, Any], *, registry: Registry, folder: Path
+    environment: str,
+    model: str,
+    run: str,
+    registered: Mapping[str, Any],
+    *,
+    package: str,
+    registry: Registry,
+    folder: Path,
 ) -> Mapping[str, Any]:
     """Upload the verified package into the environment's experiment and register it there.
 
     Args:
         environment, model, run: where, what, by which run.
-        registered: fact of the register stage.
+        registered: fact of the register stage: where the bytes are said to be.
+        package: digest that the bytes must have: that of the approved subject, not what registration says.
         registry: the registry.
         folder: empty, for work in progress.
 
@@ -39,19 +47,18 @@ def bring(
         IntegrityViolated: what the registry gives back is not what was registered.
     """
     fetched = registry.download(registered["uri"], folder / "fetched")
-    package = fetched / "package"
-    verify_package(package, registered["package"], str(registered["uri"]))
+    verify_package(fetched / "package", package, str(registered["uri"]))
     clean = folder / "clean"
-    shutil.copytree(package, clean / "package")
+    shutil.copytree(fetched / "package", clean / "package")
     for name in ("MLmodel", "requirements.txt"):
         shutil.copyfile(fetched / name, clean / name)
     target = REGISTERED_AS[environment].format(model)
     uri = registry.log_model(target, run, run_id=None, name=model, folder=clean)
     back = registry.download(f"{uri}/package", folder / "back")
-    verify_package(back, registered["package"], uri)
+    verify_package(back, package, uri)
     about = f"Run {run}, promoted from {registered['model']} version {registered['version']}."
-    version = registry.register(target, uri, run, run_id=None, package=registered["package"], about=about)
-    return {"model": target, "version": version, "package": registered["package"], "uri": uri, "run": run}
+    version = registry.register(target, uri, run, run_id=None, package=package, about=about)
+    return {"model": target, "version": version, "package": package, "uri": uri, "run": run}
 
 
 def swap(
