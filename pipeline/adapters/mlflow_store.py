@@ -230,6 +230,8 @@ class MlflowStore:
             return Path(download_artifacts(artifact_uri=located, dst_path=str(folder), tracking_uri=self.uri))
         except (MlflowException, requests.RequestException, OSError) as error:
             self.check_health()
+            if any(f"{code} Client Error" in str(error) for code in (401, 403)):
+                raise self._not_allowed(uri) from error
             raise IntegrityViolated(
                 "an artifact that the ledger refers to is gone from MLflow",
                 where=uri,

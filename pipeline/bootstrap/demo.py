@@ -52,6 +52,7 @@ class Demo:
         self._second(place)
         self._roll_back()
         self._drift(place)
+        self._audit(place)
         self._summary(place, first, time.monotonic() - began)
 
     # --- the chapters -------------------------------------------------------------------------------------
@@ -91,6 +92,15 @@ class Demo:
         with self._timed("monitor"):
             code = self._command("monitor", "--window", "2013-08..2013-09", "--out", str(out), expected=(3,))
         self.console.print(f"exit code {code}: September's drift was found; page: {out / 'monitor.html'}")
+
+    def _audit(self, place: Installation) -> None:
+        self._chapter("An auditor looks: does everything agree, and what is behind what serves?")
+        with self._timed("reconcile"):
+            self._command("reconcile")
+        wanted, _ = _production(place)
+        out = self.home / "pages" / "passport"
+        with self._timed("passport"):
+            self._command("passport", "--version", wanted.version, "--out", str(out))
 
     # --- the pieces ---------------------------------------------------------------------------------------
 
@@ -169,6 +179,7 @@ class Demo:
         server = place.settings.environments["production"].server
         self.console.print(f"  MLflow            {place.settings.mlflow.uri}")
         self.console.print(f"  evidence page     {self.home / 'pages' / first / 'evidence-standalone.html'}")
+        self.console.print(f"  passport          {self.home / 'pages' / 'passport' / 'passport.html'}")
         self.console.print(f"  production        {server}  (GET /version, POST /invocations)")
         self.console.print("  ledger            gatehouse ledger show; gatehouse ledger verify")
         self.console.print("  one prediction:")

@@ -77,6 +77,11 @@ def _one(place: Installation, environment: str, model: str, server: Mapping[str,
     return findings
 
 
+def _keeper(place: Installation, environment: str) -> Installation:
+    """With the account that keeps an environment's registered models in MLflow."""
+    return place.acting_as("promotion" if environment == ENVIRONMENT else "line")
+
+
 def _observe(place: Installation, ledger: Expected, server: Mapping[str, Any] | None) -> Observed:
     from pipeline.adapters import registry_audit
 
@@ -105,7 +110,7 @@ def _repair(place: Installation, ledger: Expected, finding: Finding, server: Map
         _register_again(place, ledger, str(finding.version))
     else:
         _record(place, ledger, {"what": finding.kind, "was": finding.what, "now": "as the ledger says"})
-    project_alias(place, ledger.model, ledger.environment)
+    project_alias(_keeper(place, ledger.environment), ledger.model, ledger.environment)
     place.reporter.note(f"repaired: {finding.what}")
 
 
@@ -129,7 +134,7 @@ def _register_again(place: Installation, ledger: Expected, lost: str) -> None:
     (placement,) = (one for one in in_use(ledger.state) if one.version == lost)
     about = f"Run {placement.run}; version {lost} was deleted and is registered again."
     package = placement.package
-    version = place.mlflow.register(
+    version = _keeper(place, ledger.environment).mlflow.register(
         ledger.name, placement.uri, placement.run, run_id=None, package=package, about=about
     )
     if version != lost:

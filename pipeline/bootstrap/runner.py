@@ -19,7 +19,7 @@ from pipeline.config import load_project
 from pipeline.domain.canonical import digest_json
 from pipeline.domain.events import Draft
 from pipeline.domain.state import RunState, fold_run
-from pipeline.errors import GatehouseError, IntegrityViolated, Unreachable, UsageError
+from pipeline.errors import ApprovalInvalid, GatehouseError, IntegrityViolated, Unreachable, UsageError
 from pipeline.graph import BY_NAME, STAGES, Stage
 
 
@@ -100,7 +100,11 @@ def execute(place: Installation, name: str, run: str) -> None:
             _confirm(place, stage, state)
             place.reporter.note(f"{name}: done already, at {state.fact(name)['at']}")
             return
-        state.require(stage)
+        try:
+            state.require(stage)
+        except ApprovalInvalid as error:
+            _record_failure(place, stage, run, str((state.opened or {}).get("project")), error)
+            raise
         _execute(place, stage, state)
     deliver(place)
 

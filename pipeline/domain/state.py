@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.domain.approval import Record, Subject, fold_record
 from pipeline.domain.events import Event
-from pipeline.errors import UsageError
+from pipeline.errors import ApprovalInvalid, UsageError
 from pipeline.graph import BY_NAME, STAGES, Stage
 
 
@@ -53,8 +53,15 @@ class RunState:
 
         Raises:
             UsageError: naming the first stage missing.
+            ApprovalInvalid: what is missing is a gate: nobody let this run through.
         """
         for needed in stage.reads:
+            if BY_NAME[needed].gate and not self.done(needed):
+                raise ApprovalInvalid(
+                    f"nobody has let this run through: '{needed}' was not passed",
+                    where=f"run {self.run}",
+                    fix=f"gatehouse gate show --run {self.run} says what is missing and who may decide",
+                )
             self.fact(needed)
 
     def next_stage(self) -> Stage | None:

@@ -79,7 +79,14 @@ VERDICT = {
         {"rule": "brier", "value": 0.1, "threshold": "≤ 0.2", "passed": True, "reason": "within bounds"},
     ],
 }
-APPROVAL = {"approved": True, "actor": "grace", "reason": HOSTILE, "at": "2026-11-23T20:00:00Z", "expires": "2026-11-26T20:00:00Z", "assurance": "demo"}
+APPROVAL = {
+    "approved": True,
+    "actor": "grace",
+    "reason": HOSTILE,
+    "at": "2026-11-23T20:00:00Z",
+    "expires": "2026-11-26T20:00:00Z",
+    "assurance": "demo",
+}
 
 
 def test_the_form_for_jenkins_has_no_script_no_inline_style_and_loads_nothing_from_elsewhere():
