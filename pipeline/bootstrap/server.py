@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def serve(place: Installation, environment: str, host: str, port: int, store: Pa
         host,
         port,
         store or place.settings.home / "servers" / environment,
-        wanted=lambda: wanted(place, environment, model),
+        wanted=_asking(place, environment, model),
         fetch=fetch_in_subprocess,
         verify=partial(_verify, trusted=signing.trusted) if demanded and signing else None,
     )
@@ -42,6 +42,21 @@ def _verify(folder: Path, signature: Mapping[str, Any] | None, trusted: Sequence
     from pipeline.adapters.signing import verify
 
     verify(folder, signature, trusted)
+
+
+def _asking(place: Installation, environment: str, model: str | None) -> Callable[[], Wanted | None]:
+    """`wanted`, which reads the environment's history anew only when the ledger has grown."""
+    seen: str | None = None
+    answer: Wanted | None = None
+
+    def ask() -> Wanted | None:
+        nonlocal seen, answer
+        head = place.reader.head()
+        if head is not None and head.hash != seen:
+            answer, seen = wanted(place, environment, model), head.hash
+        return answer
+
+    return ask
 
 
 def wanted(place: Installation, environment: str, model: str | None) -> Wanted | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import psycopg2
 import pytest
@@ -36,7 +37,7 @@ class Castle(Stack):
         return name
 
     def events(self, run, kind):
-        return [row for row in self.json("ledger", "show", "--run", run) if row["kind"] == kind]
+        return [asdict(event) for event in self.place().reader.events(run=run) if event.kind == kind]
 
     def production(self):
         """What is wanted in production, and what serves there."""

@@ -7,10 +7,11 @@ import random
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 
 import pytest
 
-from pipeline.bootstrap import embedded
+from pipeline.bootstrap import anchors, embedded
 from pipeline.domain.events import Draft
 from pipeline.embedded import mlflow_server, postgres
 from pipeline.graph import STAGES
@@ -18,6 +19,7 @@ from tests.attacks.conftest import Castle
 from tests.integration.conftest import FLIGHTS, LENIENT, QUICK, SAMPLE
 
 from .killer import Killer
+from .proxy import Wire
 
 pytestmark = pytest.mark.integration
 
@@ -52,20 +54,20 @@ def killer(castle):
     made.close()
 
 
-def fresh(castle, name, *, approved=True):
-    """A run before the gate, compared with what production wants now, and approved if asked for."""
+def fresh(castle, name, killer=None):
+    """A run before the gate, compared with what production wants now, and approved if there is somebody to do it."""
     wanted = castle.place().environment("flights", "production").wanted
     evaluated = castle.events("second", "model.evaluated")[0]["body"]
     champion = {**(evaluated["champion"] or {}), "package": wanted.package}
     castle.copy("second", name, model_evaluated={"champion": champion})
-    if approved:
-        castle.approve(name)
+    if killer is not None:
+        assert killer.run("gate", "approve", "--run", name, *APPROVE)[0] == 0, killer.said()
     return name
 
 
 def holds(castle, run):
     """The chain holds; the run was promoted once; one version is registered for it, and the alias is the ledger's."""
-    castle.gatehouse("ledger", "verify")
+    anchors.check(castle.place())
     promoted = [e for e in castle.events(run, "model.promoted") if e["environment"] == "production"]
     assert len(promoted) == 1
     client = castle.place().mlflow.client()
@@ -77,14 +79,14 @@ def holds(castle, run):
 
 def counted(castle, killer, name):
     """Outside calls of an undisturbed promotion."""
-    code, calls = killer.run("promote", *PRODUCTION, "--run", fresh(castle, name))
+    code, calls = killer.run("promote", *PRODUCTION, "--run", fresh(castle, name, killer))
     assert code == 0, killer.said()
     return calls
 
 
-def test_two_racing_promotions_end_with_one_winner_and_one_clear_refusal(castle):
+def test_two_racing_promotions_end_with_one_winner_and_one_clear_refusal(castle, killer):
     """First, while production has other bytes than the two that race."""
-    runs = [fresh(castle, f"racing-{n}") for n in (1, 2)]
+    runs = [fresh(castle, f"racing-{n}", killer) for n in (1, 2)]
     env = {**os.environ, "GATEHOUSE_SETTINGS": str(castle.home / "settings.toml")}
     commands = [[sys.executable, "-m", "pipeline", "promote", *PRODUCTION, "--run", run] for run in runs]
     both = [subprocess.Popen(c, env=env, stderr=subprocess.PIPE, text=True, cwd=castle.home) for c in commands]
@@ -100,7 +102,7 @@ def test_a_promotion_killed_at_every_ledger_write_and_every_mlflow_call_is_compl
     calls = counted(castle, killer, "undisturbed")
     assert calls > 10
     for number in range(1, calls + 1):
-        run = fresh(castle, f"killed-{number}")
+        run = fresh(castle, f"killed-{number}", killer)
         moment = "before" if number % 2 else "after"
         code, _ = killer.run("promote", *PRODUCTION, "--run", run, kill=(number, moment))
         assert code == -9, killer.said()
@@ -112,9 +114,9 @@ def test_a_promotion_killed_at_every_ledger_write_and_every_mlflow_call_is_compl
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_decision_a_roll_out_and_a_rollback_killed_at_every_call_are_completed_and_done_once(castle, killer, moment):
     base = f"steps-{moment}"
-    _, calls = killer.run("gate", "approve", "--run", fresh(castle, f"{base}-0", approved=False), *APPROVE)
+    _, calls = killer.run("gate", "approve", "--run", fresh(castle, f"{base}-0"), *APPROVE)
     for number in range(1, calls + 1):
-        run = fresh(castle, f"{base}-{number}", approved=False)
+        run = fresh(castle, f"{base}-{number}")
         words = ("gate", "approve", "--run", run, *APPROVE)
         assert killer.run(*words, kill=(number, moment))[0] == -9
         assert killer.run(*words)[0] == 0, killer.said()
@@ -142,9 +144,9 @@ def test_a_decision_a_roll_out_and_a_rollback_killed_at_every_call_are_completed
     assert len(after.stack) == len(before.stack) - 1
 
 
-def test_a_promotion_prepared_against_an_older_champion_is_refused(castle):
-    run = fresh(castle, "late")
-    other = {**castle.events("second", "model.evaluated")[0]["body"]["champion"], "package": "sha256:" + "0" * 64}
+def test_a_promotion_prepared_against_an_older_champion_is_refused(castle, killer):
+    run = fresh(castle, "late", killer)
+    other = {**(castle.events("second", "model.evaluated")[0]["body"]["champion"] or {}), "package": "sha256:0"}
     old = castle.copy("second", "too-late", model_evaluated={"champion": other})
     castle.approve(old)
     assert "has moved on" in castle.promote(old, expected=(4,)).stderr
@@ -155,7 +157,7 @@ def test_a_promotion_prepared_against_an_older_champion_is_refused(castle):
 
 
 def test_postgres_restarted_in_the_middle(castle, killer):
-    run = fresh(castle, "restarted")
+    run = fresh(castle, "restarted", killer)
     stopper = threading.Thread(target=lambda: (postgres.stop(castle.home), postgres.start(castle.home)))
     stopper.start()
     code, _ = killer.run("promote", *PRODUCTION, "--run", run)
@@ -166,12 +168,31 @@ def test_postgres_restarted_in_the_middle(castle, killer):
 
 
 def test_mlflow_away_in_the_middle(castle, killer):
-    run = fresh(castle, "without-mlflow")
+    run = fresh(castle, "without-mlflow", killer)
     mlflow_server.stop(castle.home)
     code, _ = killer.run("promote", *PRODUCTION, "--run", run)
     assert code == 6, killer.said()
     place = embedded.up(castle.home)
     assert place.mlflow.check_health() is None
+    assert killer.run("promote", *PRODUCTION, "--run", run)[0] == 0, killer.said()
+    holds(castle, run)
+
+
+@pytest.mark.parametrize("cut_at", [2, 6, 11])
+@pytest.mark.parametrize("which", ["postgres", "mlflow"])
+def test_the_network_cut_in_the_middle(castle, killer, which, cut_at):
+    run = fresh(castle, f"cut-{which}-{cut_at}", killer)
+    settings = castle.place().settings
+    text = (castle.home / "settings.toml").read_text()
+    port = settings.ledger.uri.split(":")[2].split("/")[0] if which == "postgres" else settings.mlflow.uri.split(":")[2]
+    wire = Wire(int(port), cut_at)
+    file = castle.home / "cut.toml"
+    file.write_text(text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{wire.port}"))
+    try:
+        code = castle.gatehouse("promote", *PRODUCTION, "--run", run, settings=file, expected=(0, 6)).returncode
+        assert (code == 6) == wire.cut
+    finally:
+        wire.close()
     assert killer.run("promote", *PRODUCTION, "--run", run)[0] == 0, killer.said()
     holds(castle, run)
 
@@ -199,14 +220,14 @@ def test_random_kills_across_the_whole_line_end_with_a_valid_ledger_and_the_righ
                 killed += 1
             assert code == 0, f"{stage.name}: {killer.said()}"
             typical[stage.name] = max(2, calls)
-        facts = castle.json("ledger", "show", "--run", run)
+        facts = [asdict(event) for event in castle.place().reader.events(run=run)]
         for stage in STAGES:
             found = [e for e in facts if (e["kind"], e["environment"]) == (stage.writes, stage.environment)]
             assert len(found) == 1, f"{run}: {stage.name} {len(found)} times"
         wanted = castle.place().environment("flights", "production").wanted
         assert wanted.run == run
         assert castle.place().server("production").version()["package"] == wanted.package
-    castle.gatehouse("ledger", "verify")
+    anchors.check(castle.place())
     assert castle.gatehouse("reconcile").returncode == 0
 
 
