@@ -8,7 +8,9 @@ carries one needs no crumb.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -44,10 +46,14 @@ ATTEMPTS = 4
 class Jenkins:
     """One controller, as the user whose token this is may see it."""
 
-    def __init__(self, url: str, user: str, token: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, url: str, user: str, token: str, *, timeout: float = TIMEOUT_SECONDS, ca_file: Path | None = None
+    ) -> None:
         self.url = url.rstrip("/")
         self.user = user
         self._server = _Server(self.url, user, token, timeout=timeout)
+        if ca_file is not None:
+            self._server._session.verify = str(ca_file)  # noqa: SLF001  # python-jenkins has no argument for it
 
     # --- reading ---
 
@@ -58,7 +64,7 @@ class Jenkins:
             UsageError: it is not of this controller, not there, or this user may not see it.
             Unreachable: Jenkins does not answer.
         """
-        build: Build = self._json(self._inside(build_url) + "api/json", {"tree": BUILD_TREE})
+        build: Build = self.read(self._inside(build_url) + "api/json", {"tree": BUILD_TREE})
         return build
 
     def pending_inputs(self, build_url: str) -> list[PendingInput]:
@@ -154,7 +160,7 @@ class Jenkins:
     ) -> Decision:
         lost: GatehouseError | None = None
         try:
-            self._send("POST", f"{self._inside(build_url)}input/{quote(input_id, safe='')}/{act}", data=form)
+            self.send("POST", f"{self._inside(build_url)}input/{quote(input_id, safe='')}/{act}", data=form)
         except (Unreachable, UsageError) as error:
             # Lost on the way, broken in the middle, or decided already: only the build itself can tell.
             lost = error
@@ -197,7 +203,7 @@ class Jenkins:
     def _pending(self, build_url: str, build: Build) -> list[PendingInput]:
         found = exported_inputs(build)
         if found is None:
-            found = [wfapi_input(about) for about in self._json(self._inside(build_url) + "wfapi/pendingInputActions")]
+            found = [wfapi_input(about) for about in self.read(self._inside(build_url) + "wfapi/pendingInputActions")]
         return found
 
     def _inside(self, build_url: str) -> str:
@@ -205,10 +211,16 @@ class Jenkins:
             raise UsageError("this build is not of the configured Jenkins", where=build_url, fix=f"it is {self.url}")
         return build_url.rstrip("/") + "/"
 
-    def _json(self, url: str, query: Mapping[str, str] | None = None) -> Any:
+    def read(self, url: str, query: Mapping[str, str] | None = None) -> Any:
+        """A JSON answer, asked for again when the controller does not answer.
+
+        Raises:
+            UsageError: not there, not for this user, or no JSON.
+            Unreachable: Jenkins does not answer.
+        """
         for attempt in stamina.retry_context(on=Unreachable, attempts=ATTEMPTS, wait_initial=0.2, wait_max=5.0):
             with attempt:
-                answer = self._send("GET", url, params=query)
+                answer = self.send("GET", url, params=query)
         try:
             return answer.json()
         except requests.JSONDecodeError as error:
@@ -218,11 +230,21 @@ class Jenkins:
                 fix="check the address, and that the proxy lets API tokens through",
             ) from error
 
-    def _send(self, method: str, url: str, **content: Any) -> requests.Response:
+    @contextmanager
+    def stream(self, url: str, query: Mapping[str, str]) -> Iterator[requests.Response]:
+        """An answer whose body is read piece by piece. Raises as `read` does."""
+        for attempt in stamina.retry_context(on=Unreachable, attempts=ATTEMPTS, wait_initial=0.2, wait_max=5.0):
+            with attempt:
+                answer = self.send("GET", url, params=query, stream=True)
+        with answer:
+            yield answer
+
+    def send(self, method: str, url: str, *, stream: bool = False, **content: Any) -> requests.Response:
+        """One request, never repeated here. Raises as `read` does."""
         try:
             # No crumb: an API token needs none, and the library would fetch one first and keep it for ever.
             answer: requests.Response = self._server.jenkins_request(
-                requests.Request(method, url, **content), add_crumb=False
+                requests.Request(method, url, **content), add_crumb=False, stream=stream
             )
         except (jenkins.TimeoutException, requests.RequestException) as error:
             raise Unreachable(

@@ -145,14 +145,23 @@ def _signed(place: Installation, answer: Answer, file: Path, subject: Mapping[st
     return Who(found.actor, found.reason, "signed", found.proof)
 
 
-def _controller(jenkins: JenkinsSettings, build: str) -> Jenkins:
+def controller(jenkins: JenkinsSettings) -> Jenkins:
+    """The configured Jenkins, as the user whose token the settings, or the environment, name.
+
+    Raises:
+        UsageError: the token's file cannot be read.
+    """
     from pipeline.adapters.jenkins_client import Jenkins
 
-    if not build.startswith(jenkins.url.rstrip("/") + "/"):
-        raise UsageError("the build is not of the configured Jenkins", where=f"--build {build}", fix=jenkins.url)
     file = Path(os.environ.get(TOKEN_VARIABLE) or jenkins.token_file)
     user, _, token = _read(file, "the file with the Jenkins token").partition(":")
-    return Jenkins(jenkins.url, user, token)
+    return Jenkins(jenkins.url, user, token, ca_file=jenkins.ca_file)
+
+
+def _controller(jenkins: JenkinsSettings, build: str) -> Jenkins:
+    if not build.startswith(jenkins.url.rstrip("/") + "/"):
+        raise UsageError("the build is not of the configured Jenkins", where=f"--build {build}", fix=jenkins.url)
+    return controller(jenkins)
 
 
 def _read(file: Path, what: str) -> str:

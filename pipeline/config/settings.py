@@ -38,10 +38,14 @@ class MlflowSettings(Strict):
 
 
 class JenkinsSettings(Strict):
-    """The Jenkins controller whose decisions are believed. `token_file` holds ``user:api-token``."""
+    """The Jenkins controller whose decisions are believed. `token_file` holds ``user:api-token``.
+
+    `ca_file` holds the certificates of a company's own authority, in PEM.
+    """
 
     url: str
     token_file: Path
+    ca_file: Path | None = None
 
 
 class OidcSettings(Strict):
