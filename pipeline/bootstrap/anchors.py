@@ -9,6 +9,7 @@ all of them that it can see.
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -17,6 +18,7 @@ from pipeline.domain.events import Event, Row, verify
 from pipeline.errors import IntegrityViolated, UsageError
 
 FILE = "anchors"
+_ANCHOR = re.compile(r"([1-9][0-9]{0,17}):(sha256:[0-9a-f]{64})")
 
 
 def remember(place: Installation, event: Event) -> None:
@@ -40,13 +42,21 @@ def parse(words: Iterable[str], where: str) -> dict[int, str]:
 
     Raises:
         UsageError: a word is no anchor.
+        IntegrityViolated: two are of the same row and differ. Were the later one believed, whoever cut off the last
+            rows would only have to wait until others take their place and are anchored in turn.
     """
     found: dict[int, str] = {}
     for word in words:
-        seq, _, digest = word.partition(":")
-        if not (seq.isdigit() and digest.startswith("sha256:")):
+        match = _ANCHOR.fullmatch(word)
+        if match is None:
             raise UsageError(f"'{word}' is no anchor", where=where, fix="anchors look like 57:sha256:3f2a…")
-        found[int(seq)] = digest
+        seq, digest = int(match[1]), match[2]
+        if found.setdefault(seq, digest) != digest:
+            raise IntegrityViolated(
+                f"history was rewritten: row {seq} was anchored twice, as two different rows",
+                where=where,
+                fix="compare both with the backup and find out who could write the ledger anew",
+            )
     return found
 
 
@@ -75,11 +85,14 @@ def held(rows: Iterable[Row], anchors: Mapping[int, str]) -> Iterator[Row]:
         )
 
 
-def check(place: Installation, more: Mapping[int, str] | None = None) -> Row | None:
-    """Verify the whole chain and hold it to this machine's anchors and `more`; answers its head.
+def check(place: Installation, *more: Mapping[int, str]) -> Row | None:
+    """Verify the whole chain and hold it to this machine's anchors and to each of `more`; answers its head.
 
     Raises:
         IntegrityViolated: something in it is not what was recorded.
     """
-    last = deque(held(verify(place.reader.rows()), known(place) | dict(more or {})), maxlen=1)
+    rows: Iterator[Row] = verify(place.reader.rows())
+    for source in (known(place), *more):  # one after the other: no anchor of one hides that another differs
+        rows = held(rows, source)
+    last = deque(rows, maxlen=1)
     return last[0] if last else None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipeline.bootstrap import anchors
 from pipeline.bootstrap.installation import Installation
 from pipeline.domain import history as folds
 from pipeline.domain.events import GENESIS, Event, Row, preimage, verify
 from pipeline.domain.passport import Passport
-from pipeline.errors import GatehouseError
+from pipeline.domain.state import fold_run
+from pipeline.errors import GatehouseError, UsageError
 from pipeline.reports import verify_ledger as offline
 
 VERIFIER = "verify_ledger.py"
@@ -39,42 +41,74 @@ def verify_ledger(place: Installation, words: Iterable[str], file: Path | None) 
 
     Raises:
         IntegrityViolated: naming the first row that is not what was recorded.
+        UsageError: there is a file, and no anchors in it.
     """
-    wanted = anchors.known(place) | anchors.parse(words, "--anchor")
+    # Each source holds by itself: an anchor from one must not hide that another differs.
+    sources = [anchors.known(place), anchors.parse(words, "--anchor")]
     if file is not None:
-        wanted |= anchors.parse(file.read_text(encoding="utf-8").split(), str(file))
+        sources.append(_anchors_in(file))
     head = place.reader.head()
     count, last = 0, GENESIS
     with place.reporter.track("verifying", head.seq if head else 0) as tracker:
-        for row in _counted(anchors.held(verify(place.reader.rows()), wanted), tracker.advance):
+        rows: Iterator[Row] = verify(place.reader.rows())
+        for source in sources:
+            rows = anchors.held(rows, source)
+        for row in _counted(rows, tracker.advance):
             count, last = row.seq, row.hash
-    return {"events": count, "hash": last, "anchors": len(wanted), "verified": True}
+    return {"events": count, "hash": last, "anchors": len(set().union(*sources)), "verified": True}
 
 
-def export(place: Installation, out: Path) -> int:
-    """Write the ledger as JSON Lines, and beside it the program that verifies it offline; answers how many rows.
+def _anchors_in(file: Path) -> dict[int, str]:
+    found = anchors.parse(file.read_text(encoding="utf-8", errors="replace").split(), str(file))
+    if not found:
+        raise UsageError("there are no anchors in it", where=str(file), fix="anchors look like 57:sha256:3f2a…")
+    return found
+
+
+def export(place: Installation, out: Path, since: int = 0) -> tuple[int, str | None]:
+    """Write the ledger as JSON Lines, and beside it the program that verifies it offline.
 
     Each line is the object whose hash the row carries, with that hash as its last member.
 
+    Args:
+        since: leave out the rows up to this one; they are verified all the same.
+
+    Returns:
+        How many rows were written, and the anchor that the first of them follows (None: it is the first of all).
+
     Raises:
         IntegrityViolated: the chain is broken; nothing is left at `out`.
+        UsageError: `out` cannot be written, or there is no row `since`.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".part")
-    head, count = place.reader.head(), 0
     try:
-        with (
-            partial.open("wb") as stream,
-            place.reporter.track("exporting", head.seq if head else 0) as tracker,
-        ):
-            for row in _counted(anchors.held(verify(place.reader.rows()), anchors.known(place)), tracker.advance):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as stream:
+            count, after = _write(place, stream, since)
+        partial.replace(out)
+        shutil.copyfile(str(offline.__file__), out.with_name(VERIFIER))
+    except OSError as error:
+        raise UsageError(f"cannot write: {error}", where="--out", fix="name a file in a folder with room") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    return count, after
+
+
+def _write(place: Installation, stream: IO[bytes], since: int) -> tuple[int, str | None]:
+    head = place.reader.head()
+    last = head.seq if head else 0
+    if not 0 <= since <= last:
+        raise UsageError(f"there is no row {since}", where="--since", fix=f"rows: 1 to {last}")
+    count, after = 0, None
+    with place.reporter.track("exporting", last) as tracker:
+        for row in _counted(anchors.held(verify(place.reader.rows()), anchors.known(place)), tracker.advance):
+            if row.seq > since:
                 stream.write(b'%s,"hash":"%s"}\n' % (preimage(row)[:-1], row.hash.encode()))
                 count += 1
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
-    shutil.copyfile(str(offline.__file__), out.with_name(VERIFIER))
-    return count
+            elif row.seq == since:
+                after = f"{row.seq}:{row.hash}"
+    return count, after
 
 
 def _counted(rows: Iterable[Row], advance: Callable[[float], None]) -> Iterator[Row]:
@@ -85,7 +119,12 @@ def _counted(rows: Iterable[Row], advance: Callable[[float], None]) -> Iterator[
 
 
 def history(place: Installation, environment: str, model: str | None) -> list[dict[str, Any]]:
-    """Every change of an environment, oldest first."""
+    """Every change of an environment, oldest first.
+
+    Raises:
+        UsageError: no such environment.
+    """
+    place.server(environment)
     return folds.changes(place.reader.events(model=model, environment=environment))
 
 
@@ -93,9 +132,10 @@ def history_at(place: Installation, environment: str, model: str | None, at: str
     """What an environment held at a moment, and on whose word.
 
     Raises:
-        UsageError: no such moment, or several models and none named.
+        UsageError: no such moment or environment, or several models and none named.
     """
     moment = folds.moment_of(at)
+    place.server(environment)
     name = place.model_in(environment, model)
     found = folds.at(place.reader.events(model=name, environment=environment), moment)
     return {"model": name, "environment": environment, **asdict(found)}
@@ -105,18 +145,20 @@ def passport(place: Installation, environment: str, model: str | None, version: 
     """Everything behind a version.
 
     Raises:
-        UsageError: no promotion made it.
+        UsageError: no such environment, or no promotion made the version.
     """
     from pipeline.bootstrap.gatekeeping import evidence_of
     from pipeline.domain import passport as pages
 
+    place.server(environment)
     name = place.model_in(environment, model)
-    about = place.reader.events(model=name, environment=environment)
+    # Alarms about the ledger as a whole carry no model's name.
+    whole = place.reader.events(model="-", environment=environment)
+    about = sorted([*place.reader.events(model=name, environment=environment), *whole], key=lambda event: event.seq)
     promotion = pages.promotion_of(version, about)
     run = place.reader.events(run=promotion.run)
     try:
-        evidence: Mapping[str, Any] | None = evidence_of(place, place.state(str(promotion.run)))
+        evidence: Mapping[str, Any] | str = evidence_of(place, fold_run(str(promotion.run), run))
     except GatehouseError as error:
-        place.reporter.note(f"the evidence cannot be had: {error.what}")
-        evidence = None
+        evidence = error.what
     return pages.passport(version, promotion, run, about, evidence)

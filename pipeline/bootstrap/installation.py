@@ -139,7 +139,7 @@ class Installation:
         Raises:
             UsageError: none is there, or several are and none was named.
         """
-        events = self.ledger.events(environment=environment)
+        events = self.reader.events(environment=environment)
         known = sorted({event.model for event in events if event.model and event.kind == "model.promoted"})
         if named and (named in known or not known):
             return named

@@ -56,7 +56,7 @@ def _ledger(place: Installation, servers: Mapping[str, Mapping[str, Any] | None]
     seen = [server["ledger"] for server in servers.values() if server and server.get("ledger")]
     try:
         with place.reporter.track("verifying the ledger"):
-            anchors.check(place, {anchor["seq"]: anchor["hash"] for anchor in seen})
+            anchors.check(place, *({anchor["seq"]: anchor["hash"]} for anchor in seen))
     except IntegrityViolated as error:
         return [Finding("ledger", ENVIRONMENT, "-", error.what, wrong=True)]
     return []

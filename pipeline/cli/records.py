@@ -32,7 +32,9 @@ def show(run: ForRun = None, json: Json = False) -> None:
 @ledger.command("verify")
 def verify(
     anchor: Annotated[list[str] | None, typer.Option("--anchor", help="SEQ:HASH of a row, kept elsewhere.")] = None,
-    anchors: Annotated[Path | None, typer.Option("--anchors", help="File with such anchors.", exists=True)] = None,
+    anchors: Annotated[
+        Path | None, typer.Option("--anchors", help="File with such anchors.", exists=True, dir_okay=False)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check every link of the chain; exit code 5 names the first row that is not what was recorded."""
@@ -46,12 +48,19 @@ def verify(
 
 
 @ledger.command("export")
-def export(out: Out) -> None:
+def export(
+    out: Out,
+    since: Annotated[int, typer.Option("--since", help="Leave out the rows up to this one.")] = 0,
+) -> None:
     """Write the ledger as JSON Lines, verified on the way, and beside it a program that verifies it offline."""
+    from shlex import quote
+
     from pipeline.bootstrap.audit import VERIFIER, export
 
-    typer.echo(f"{export(installation(), out)} events in {out}")
-    typer.echo(f"to verify it anywhere: python3 {out.with_name(VERIFIER)} {out}")
+    count, after = export(installation(), out, since)
+    typer.echo(f"{count} events in {out}")
+    command = ("python3", str(out.with_name(VERIFIER)), str(out), *(("--after", after) if after else ()))
+    typer.echo(f"to verify it anywhere: {' '.join(map(quote, command))}")
 
 
 @app.command()
@@ -71,22 +80,29 @@ def history(
     if json:
         answer(rows)
     else:
-        table(rows, ("at", "what", "version", "package", "run", "actor", "approved_by", "glass", "reason"))
+        table(rows, ("at", "what", "model", "version", "package", "run", "actor", "approved_by", "glass", "reason"))
 
 
 def _moment(found: Mapping[str, Any], *, json: bool) -> None:
-    serving, promotion = found["serving"], found["promotion"]
+    serving, wanted, where = found["serving"], found["wanted"], f"{found['at']}: {found['environment']}"
     if json:
         answer(found)
     elif serving is None:
-        typer.echo(f"{found['at']}: {found['environment']} served nothing yet")
+        typer.echo(f"{where} served nothing yet" + ("" if wanted else ": nothing had been promoted"))
     else:
-        typer.echo(f"{found['at']}: {found['environment']} served version {serving['version']} of {serving['model']}")
-        shown = {key: serving[key] for key in ("package", "run", "since")}
-        shown |= {"promoted by": promotion["actor"], "approved by": promotion["approved_by"]}
-        shown |= {"evidence": promotion["evidence"], "ledger row": promotion["row"]}
-        for key, value in shown.items():
-            typer.echo(f"  {key:12} {value}")
+        typer.echo(f"{where} served version {serving['version']} of {serving['model']}")
+        change, promotion = found["change"], found["promotion"] or {}
+        shown = {"package": serving["package"], "run": serving["run"]}
+        shown |= {"since": serving["since"], change["what"]: f"by {change['actor']}, row {change['row']}"}
+        shown |= {"why": change["reason"]} if change["what"] == "rolled back" else {}
+        shown |= {"promoted": promotion.get("at"), "promoted by": promotion.get("actor")}
+        names = ("approved by", "assurance", "glass", "evidence", "policy")
+        shown |= {name: promotion.get(name.replace(" ", "_")) for name in names}
+        for key, value in (shown | {"ledger row": promotion.get("row")}).items():
+            text = ", ".join(value) if isinstance(value, list) else value
+            typer.echo(f"  {key:12} {'–' if text is None else text}")
+    if not json and wanted and (serving is None or wanted["serial"] > serving["serial"]):
+        typer.echo(f"  version {wanted['version']} was promoted at {wanted['since']}, and not rolled out yet")
 
 
 @app.command()
@@ -104,15 +120,12 @@ def passport(
 
     found = passport(installation(), env, model, version)
     if out is not None:
-        from pipeline.reports.passport import render
+        from pipeline.reports.passport import write
 
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in render(found).items():
-            (out / name).write_bytes(content)
-        typer.echo(f"passport: {out / 'passport.html'}")
-    elif json:
+        typer.echo(f"passport: {write(found, out)}", err=json)
+    if json:
         answer(asdict(found))
-    else:
+    elif out is None:
         for section in found.sections:
             typer.echo(f"{'!!! ' if section.loud else ''}{section.title}")
             columns = [column or " " * number for number, column in enumerate(section.columns)]

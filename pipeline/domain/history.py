@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
+from itertools import takewhile
 from typing import Any
 
 from pipeline.domain.events import Event
@@ -25,14 +26,16 @@ class Moment:
     Attributes:
         at: the moment.
         wanted, serving: what was promoted, and what the server had been told to serve.
-        promotion: body of the promotion that put `serving` there, with its row, time and actor; None where nothing
-            was.
+        promotion: body of the promotion that first brought `serving` there, with its row, time and actor, and the
+            digest of the policy it was approved under; None where nothing serves.
+        change: the roll-out or rollback since which `serving` serves, as a row; None where nothing serves.
     """
 
     at: str
     wanted: Placement | None
     serving: Placement | None
     promotion: Mapping[str, Any] | None
+    change: Mapping[str, Any] | None
 
 
 def changes(events: Iterable[Event]) -> list[dict[str, Any]]:
@@ -43,20 +46,30 @@ def changes(events: Iterable[Event]) -> list[dict[str, Any]]:
 def at(events: Sequence[Event], moment: datetime) -> Moment:
     """The environment as it was at a moment.
 
+    The ledger's order counts, not its clocks: machines that append may differ by seconds, and a row whose clock was
+    slow has still been written after the rows before it.
+
     Args:
         events: of one model in one environment, oldest first.
         moment: aware.
     """
-    past = [event for event in events if datetime.fromisoformat(event.at) <= moment]
+    past = list(takewhile(lambda event: datetime.fromisoformat(event.at) <= moment, events))
     state: EnvironmentState = fold_environment(past)
-    serving = state.rolled_out
-    promotions = [
-        event
-        for event in past
-        if event.kind == "model.promoted" and serving is not None and event.body["package"] == serving.package
-    ]
-    promotion = {**promotions[-1].body, **_row(promotions[-1])} if promotions else None
-    return Moment(moment.astimezone(UTC).isoformat(), state.wanted, serving, promotion)
+    text, serving = moment.astimezone(UTC).isoformat(), state.rolled_out
+    if serving is None:
+        return Moment(text, state.wanted, None, None, None)
+    (change,) = (event for event in past if event.seq == serving.serial)
+    return Moment(text, state.wanted, serving, _promotion(past, serving), _row(change))
+
+
+def _promotion(past: Sequence[Event], serving: Placement) -> dict[str, Any] | None:
+    # By run as well: training is deterministic, so two runs can make the same package, each with its own approval.
+    made = [event for event in past if event.run == serving.run]
+    promotions = [e for e in made if e.kind == "model.promoted" and e.body["package"] == serving.package]
+    if not promotions:
+        return None
+    gates = [e.body["subject"]["policy"] for e in made if e.kind == "gate.opened"]
+    return {**promotions[-1].body, **_row(promotions[-1]), "policy": gates[-1] if gates else None}
 
 
 def moment_of(text: str) -> datetime:
@@ -66,12 +79,17 @@ def moment_of(text: str) -> datetime:
         UsageError: it is neither.
     """
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
+        found = _read(text)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise UsageError(f"'{text}' is no moment", where="--at", fix="2026-11-24, or 2026-11-24T18:00Z") from error
-    if len(text) == len("2026-11-24"):
-        found = datetime.combine(found, time.min) + timedelta(days=1) - timedelta(microseconds=1)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _read(text: str) -> datetime:
+    try:
+        return datetime.combine(date.fromisoformat(text), time.max)
+    except ValueError:
+        return datetime.fromisoformat(text)
 
 
 def _row(event: Event) -> dict[str, Any]:

@@ -47,7 +47,17 @@ def test_a_history_made_anew_is_found_though_the_chain_holds(some, data):
         list(held(other, {rows[-1].seq: rows[-1].hash}))
 
 
-@pytest.mark.parametrize("word", ["57", "x:sha256:ab", "57:md5:ab", ":"])
+@pytest.mark.parametrize(
+    "word", ["57", "x:sha256:ab", "57:md5:ab", ":", "57:sha256:ab", "0:" + GENESIS, "²:" + GENESIS]
+)
 def test_what_is_no_anchor_is_bad_input(word):
     with pytest.raises(UsageError, match="no anchor"):
         parse([word], "--anchor")
+
+
+def test_rows_cut_off_are_found_even_when_others_took_their_place_and_were_anchored_in_turn():
+    rows, others = chain([1, 2, 3]), chain([1, 2, "another"])
+    said = [f"{row.seq}:{row.hash}" for row in (rows[-1], others[-1])]
+    with pytest.raises(IntegrityViolated, match="history was rewritten: row 3 was anchored twice"):
+        parse(said, "anchors")
+    assert parse([said[0], said[0]], "anchors") == {3: rows[-1].hash}
