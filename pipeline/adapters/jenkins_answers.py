@@ -18,7 +18,7 @@ Build = Mapping[str, Any]
 Outcome = Literal["approved", "rejected", "timeout", "aborted", "pending", "not asked"]
 
 BUILD_TREE = (
-    "number,url,building,result,displayName,"
+    "number,url,building,result,displayName,description,timestamp,"
     "actions[_class,userId,waitingForInput,"
     "executions[id,settled,input[id,message,ok,submitter,submitterParameter,"
     "parameters[name,type,description,choices,defaultParameterValue[value]]]],"

@@ -68,7 +68,8 @@ class Builds:
             if found is None:
                 raise
             return found
-        location = str(answer.headers.get("Location", ""))
+        # 201, or 303 when the same is queued already; the client has followed that one by now.
+        location = str((answer.history[0] if answer.history else answer).headers.get("Location", ""))
         number = re.search(r"/queue/item/(\d+)/?$", location)
         if number is None:
             raise GatehouseError("Jenkins took the start and does not say where it waits", where=url)

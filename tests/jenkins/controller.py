@@ -169,36 +169,71 @@ class Controller:
         raise Answer(200, {"_class": "hudson.model.User", "id": user.name, "fullName": user.name})
 
     def job_json(self, request, user, job):
-        found = self.job_at(user, job)
-        numbers = sorted(found.builds, reverse=True)
-        about = {
+        name = "/".join(part for part in job.split("/job/"))
+        if name not in self.jobs:
+            return self.folder_json(request, user, name)
+        raise Answer(200, pruned(self.about_job(self.job_at(user, job)), request.query.get("tree")))
+
+    def about_job(self, job):
+        definitions = [{"_class": "hudson.model.StringParameterDefinition", **one} for one in job.parameters]
+        property_ = {"_class": "hudson.model.ParametersDefinitionProperty", "parameterDefinitions": definitions}
+        return {
             "_class": "org.jenkinsci.plugins.workflow.job.WorkflowJob",
-            "name": found.name.rsplit("/", 1)[-1],
-            "fullName": found.name,
-            "buildable": found.buildable,
-            "builds": [
-                {
-                    "number": number,
-                    "url": self.build_url(found.builds[number]),
-                    "building": found.builds[number].building,
-                }
-                for number in numbers[:100]
-            ],
+            "name": job.name.rsplit("/", 1)[-1],
+            "fullName": job.name,
+            "url": f"{self.url}{job.path}/",
+            "buildable": job.buildable,
+            "property": [property_] if definitions else [],
+            "builds": [self.about_build(job.builds[number]) for number in sorted(job.builds, reverse=True)[:100]],
         }
-        raise Answer(200, pruned(about, request.query.get("tree")))
+
+    def folder_json(self, request, user, name=""):
+        """A folder, or the controller itself: the jobs inside, as deep as they go (``tree`` cuts that off)."""
+        if not user.may("Job/Read") or (name and not any(job.startswith(f"{name}/") for job in self.jobs)):
+            raise not_found()
+        raise Answer(200, pruned(self.about_folder(name), request.query.get("tree")))
+
+    def about_folder(self, name):
+        inside = [
+            job.removeprefix(f"{name}/") if name else job for job in self.jobs if not name or job.startswith(f"{name}/")
+        ]
+        jobs = []
+        for child in dict.fromkeys(path.split("/")[0] for path in inside):
+            full = f"{name}/{child}" if name else child
+            jobs.append(self.about_job(self.jobs[full]) if full in self.jobs else self.about_folder(full))
+        return {"_class": "com.cloudbees.hudson.plugins.folder.Folder", "jobs": jobs}
+
+    def queue_json(self, request, user):
+        items = [
+            {
+                "id": item["id"],
+                "actions": [{"parameters": [{"name": n, "value": v} for n, v in item["values"].items()]}],
+            }
+            for item in self.queue.values()
+            if item["build"] is None and not item["cancelled"]
+        ]
+        raise Answer(200, {"_class": "hudson.model.Queue", "items": items})
 
     def build_json(self, request, user, job, number):
-        build = self.build_at(user, job, number)
-        about = {
+        raise Answer(200, pruned(self.about_build(self.build_at(user, job, number)), request.query.get("tree")))
+
+    def page(self, request, user, job, number):
+        """What a person sees, and where a redirect of `stop` leads."""
+        self.build_at(user, job, number)
+        raise Answer(200, b"<html>a build</html>")
+
+    def about_build(self, build):
+        return {
             "_class": "org.jenkinsci.plugins.workflow.job.WorkflowRun",
             "number": build.number,
             "url": self.build_url(build),
             "building": build.building,
             "result": build.result,
             "displayName": build.display_name,
+            "description": build.description,
+            "timestamp": 1_795_000_000_000 + build.number,
             "actions": self.actions(build),
         }
-        raise Answer(200, pruned(about, request.query.get("tree")))
 
     def actions(self, build):
         actions = [{"_class": "hudson.model.CauseAction", "causes": build.causes}, {}]
@@ -433,8 +468,11 @@ ROUTES = [
     (r"/me/api/json", "me"),
     (r"/queue/item/(?P<number>\d+)/api/json", "queue_item"),
     (r"/queue/cancelItem", "cancel"),
+    (r"/queue/api/json", "queue_json"),
+    (r"/api/json", "folder_json"),
     (BUILD + r"/api/json", "build_json"),
     (BUILD + r"/stop", "stop"),
+    (BUILD + r"/", "page"),
     (BUILD + r"/logText/progressiveText", "progressive"),
     (BUILD + r"/wfapi/pendingInputActions", "wfapi"),
     (BUILD + r"/wfapi/inputSubmit", "submit_wfapi"),

@@ -49,6 +49,7 @@ class Build:
     building: bool = True
     result: str | None = None
     display_name: str = ""
+    description: str | None = None
     pending: list[Input] = field(default_factory=list)
     had_input: bool = False
     approved_by: list[str] = field(default_factory=list)
