@@ -26,3 +26,26 @@ multibranchPipelineJob('mlops/flights') {
         }
     }
 }
+
+// The operators' own folder: trainers see neither its jobs nor its builds.
+folder('operations') {
+    displayName('Operations')
+}
+
+pipelineJob('operations/production') {
+    description('Reconciles every ten minutes; rollback, verification of the ledger and history by hand.')
+    definition {
+        cpsScm {
+            scm {
+                git {
+                    remote {
+                        url('ssh://git@git.corp.example/ml/gatehouse.git')
+                        credentials('git-ssh')
+                    }
+                    branch('main')
+                }
+            }
+            scriptPath('infra/jenkins/operations.Jenkinsfile')
+        }
+    }
+}

@@ -67,11 +67,17 @@ def commands_of(text):
             yield shown.replace('"$DECISION"', decision).split(" > ")[0].split()
 
 
-@pytest.mark.parametrize("words", list(commands_of(TEXT)), ids=" ".join)
-def test_every_command_is_one_that_the_command_line_knows_with_all_that_it_asks_for(words):
+def command_of(words):
+    """The command that the words name, and the rest of them."""
     command = typer.main.get_command(app)
     while hasattr(command, "commands"):
         command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+@pytest.mark.parametrize("words", list(commands_of(TEXT)), ids=" ".join)
+def test_every_command_is_one_that_the_command_line_knows_with_all_that_it_asks_for(words):
+    command, words = command_of(words)
     options = {name: parameter for parameter in command.params for name in parameter.opts}
     given = [word for word in words if word.startswith("--")]
     assert set(given) <= set(options)
@@ -84,6 +90,29 @@ def test_every_command_is_one_that_the_command_line_knows_with_all_that_it_asks_
 def test_every_script_that_a_stage_calls_is_there_and_can_be_run():
     for script in set(re.findall(r"sh '(scripts/[\w-]+)", TEXT)):
         assert (ROOT / script).stat().st_mode & 0o100, script
+
+
+# --- the operators' own job ---
+
+OPERATIONS = (INFRA / "operations.Jenkinsfile").read_text(encoding="utf-8")
+# Rules of a pipeline with a gate; this one has none, no runs, and is built from one branch.
+OF_A_GATE = {"milestone-not-queue", "pull-request", "run-id"}
+
+
+def test_the_operators_job_is_sound_and_its_commands_are_known(check):
+    path = INFRA / "operations.Jenkinsfile"
+    (findings,) = check([path]).values()
+    assert {finding["rule"] for finding in findings} <= OF_A_GATE
+    for command, rest in map(command_of, commands_of(OPERATIONS)):
+        known = {name for parameter in command.params for name in parameter.opts}
+        assert {word for word in rest if word.startswith("--")} <= known
+    assert len(list(commands_of(OPERATIONS))) == 5
+
+
+def test_the_operators_job_uses_credentials_and_agents_that_there_are():
+    assert set(re.findall(r"credentials\('([^']+)'\)", OPERATIONS)) == {"gatehouse-settings-production"}
+    assert set(re.findall(r"label '([^']+)'", OPERATIONS)) == {"gatehouse-production"}
+    assert "infra/jenkins/operations.Jenkinsfile" in (INFRA / "jobs.groovy").read_text(encoding="utf-8")
 
 
 # --- against the configuration of the controller ---
