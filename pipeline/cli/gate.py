@@ -48,52 +48,28 @@ def show(
         raise typer.Exit(3)
 
 
-@gate.command()
-def approve(
-    run: Run,
-    reason: Reason = None,
-    build: Build = None,
-    input_: Input = None,
-    token_file: Token = None,
-    signed: Signed = None,
-    demo_identity: Demo = None,
-) -> None:
-    """Record an approval of exactly what the evidence was measured on."""
-    from pipeline.bootstrap.decisions import decide
+def _about_a_run(verb: str, words: str) -> None:
+    """A command that records something about a run: the same words for each."""
 
-    decide(installation(), run, _answer("approve", reason, build, input_, token_file, signed, demo_identity))
+    @gate.command(verb, help=words)
+    def command(
+        run: Run,
+        reason: Reason = None,
+        build: Build = None,
+        input_: Input = None,
+        token_file: Token = None,
+        signed: Signed = None,
+        demo_identity: Demo = None,
+    ) -> None:
+        from pipeline.bootstrap import decisions
 
-
-@gate.command()
-def reject(
-    run: Run,
-    reason: Reason = None,
-    build: Build = None,
-    input_: Input = None,
-    token_file: Token = None,
-    signed: Signed = None,
-    demo_identity: Demo = None,
-) -> None:
-    """Record a rejection: final for this subject."""
-    from pipeline.bootstrap.decisions import decide
-
-    decide(installation(), run, _answer("reject", reason, build, input_, token_file, signed, demo_identity))
+        record = decisions.revoke if verb == "revoke" else decisions.decide
+        record(installation(), run, _answer(verb, reason, build, input_, token_file, signed, demo_identity))
 
 
-@gate.command()
-def revoke(
-    run: Run,
-    reason: Reason = None,
-    build: Build = None,
-    input_: Input = None,
-    token_file: Token = None,
-    signed: Signed = None,
-    demo_identity: Demo = None,
-) -> None:
-    """Take back your approval, as long as the model is not rolled out."""
-    from pipeline.bootstrap.decisions import revoke
-
-    revoke(installation(), run, _answer("revoke", reason, build, input_, token_file, signed, demo_identity))
+_about_a_run("approve", "Record an approval of exactly what the evidence was measured on.")
+_about_a_run("reject", "Record a rejection: final for this subject.")
+_about_a_run("revoke", "Take back your approval, as long as the model is not rolled out.")
 
 
 @gate.command()
