@@ -281,10 +281,17 @@ def test_the_settings_name_every_service_and_only_their_owner_reads_them(stack):
     file = stack.home / "settings.toml"
     settings = tomllib.loads(file.read_text())
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert set(settings) == {"embedded", "home", "ledger", "mlflow", "sources", "environments"}
+    named = {"embedded", "home", "ledger", "mlflow", "sources", "environments", "approval", "signing"}
+    assert set(settings) == named
     assert set(settings["environments"]) == {"staging", "production"}
     roles = {key: sa.make_url(uri).username for key, uri in settings["ledger"].items()}
-    assert roles == {"uri": "gatehouse", "owner_uri": "gatehouse_owner", "reader_uri": "gatehouse_reader"}
+    assert roles == {
+        "uri": "gatehouse",
+        "approval_uri": "gatehouse_approval",
+        "promotion_uri": "gatehouse_promotion",
+        "owner_uri": "gatehouse_owner",
+        "reader_uri": "gatehouse_reader",
+    }
 
 
 def test_mlflow_comes_back_at_the_same_address_after_kill_9(stack):
