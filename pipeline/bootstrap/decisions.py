@@ -19,7 +19,7 @@ from pipeline.domain.approval import Decision, Delegation, GlassBroken, Requirem
 from pipeline.domain.events import Draft, Event
 from pipeline.domain.gate import ENVIRONMENT, refuse
 from pipeline.domain.state import RunState, subject_of
-from pipeline.errors import ApprovalInvalid, GatehouseError, PolicyRefused, UsageError
+from pipeline.errors import ApprovalInvalid, GatehouseError, IntegrityViolated, PolicyRefused, UsageError
 from pipeline.ports import LedgerTransaction
 
 BREAK_GLASS_HOURS = 4
@@ -234,7 +234,7 @@ def _refusals(place: Installation, state: RunState, project: Project, answer: An
     """Enter an attempt that was refused into the ledger."""
     try:
         yield
-    except (ApprovalInvalid, PolicyRefused) as error:
+    except (ApprovalInvalid, IntegrityViolated, PolicyRefused) as error:
         body = {"verb": answer.verb, "what": error.what[:2000], "exit_code": error.exit_code}
         try:
             place.ledger.append(
