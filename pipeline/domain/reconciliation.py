@@ -28,6 +28,7 @@ Kind = Literal[
     "local rollback",
 ]
 _BUSY = frozenset({"fetching", "loading"})
+LOOKED_AT = 5  # their bytes are read each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +163,9 @@ def _server(ledger: Expected, world: Observed) -> Iterator[Finding]:
 
 
 def in_use(state: EnvironmentState) -> list[Placement]:
-    """What serves, is wanted, or can be gone back to, each once."""
-    return list({one.uri: one for one in (*state.stack, state.rolled_out) if one is not None}.values())
+    """What serves, is wanted, or a handful of rollbacks could go back to, each once."""
+    looked_at = (*state.stack[-LOOKED_AT:], state.rolled_out)
+    return list({one.uri: one for one in looked_at if one is not None}.values())
 
 
 def _is_renumbering(event: Event) -> bool:
