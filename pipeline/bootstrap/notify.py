@@ -52,7 +52,12 @@ def _send(place: Installation, event: Event, channel: str) -> dict[str, Any]:
 
     assert place.settings.notifications is not None
     about: dict[str, Any] = {"event": event.seq, "channel": channel}
-    title = notices.message(event).title
+    try:
+        title = notices.message(event).title
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # An account may append an event of its kind with anything in it.
+        _record(place, event, "notification.failed", about | {"reason": f"cannot be said: {error!r}"[:200]})
+        return about | {"title": event.kind, "sent": False}
     try:
         notifier.send(channel, place.settings.notifications.channels[channel], notices.message(event))
     except GatehouseError as error:

@@ -28,7 +28,9 @@ def roll_back(place: Installation, environment: str, model: str | None, reason: 
     place = place.acting_as("promotion" if environment == "production" else "line")
     server = place.server(environment)
     name = place.model_in(environment, model)
-    event, placed = deploy.roll_back(environment, name, ledger=place.ledger, actor=place.actor, reason=reason.strip())
+    event, placed = deploy.roll_back(
+        environment, name, ledger=place.ledger, actor=place.actor, reason=reason.strip(), now=place.clock()
+    )
     anchors.remember(place, event)
     fact = deploy.arrive(placed, server=server, reporter=place.reporter)
     place.reporter.note(f"{environment} serves version {placed.version} again, after {fact['seconds']:.2f} s")

@@ -67,7 +67,11 @@ def due(
             wanting = (name for name, wants in channels.items() if wants is None or notice in wants)
             open_ |= {(event.seq, channel): event for channel in wanting}
         elif event.kind in OUTCOMES:
-            key = (event.body["event"], event.body["channel"])
+            # Every account may append these: what one of them wrote wrongly must not silence the others.
+            about, channel = event.body.get("event"), event.body.get("channel")
+            if not (isinstance(about, int) and isinstance(channel, str)):
+                continue
+            key = (about, channel)
             if event.kind == "notification.sent":
                 open_.pop(key, None)
             else:

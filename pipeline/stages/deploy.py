@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.domain.events import Draft, Event
@@ -14,6 +15,7 @@ from pipeline.ports import Ledger, LedgerTransaction, ModelServer, Reporter
 
 ARRIVE_SECONDS = 60.0
 _LOOK_EVERY_SECONDS = 0.1
+REPEATED_WITHIN = timedelta(minutes=10)
 
 
 def request(
@@ -95,20 +97,26 @@ def roll_back(
     reason: str,
     only_if_wanted: str | None = None,
     local: Mapping[str, Any] | None = None,
+    now: datetime | None = None,
 ) -> tuple[Event, Placement]:
     """Make what was there before wanted again and send the server there, in one event.
 
     Args:
         reason: for the record.
         only_if_wanted: package digest; does nothing different but refuses if another is wanted by now.
+        now: the time; the same rollback asked for again within minutes is completed, not made a second time.
         local: id, actor and time of a rollback that was made on the server's machine and is entered now.
 
     Raises:
         UsageError: there is nothing to go back to.
     """
     with ledger.transaction() as transaction:
-        state = fold_environment(transaction.events(model=model, environment=environment))
+        events = transaction.events(model=model, environment=environment)
+        state = fold_environment(events)
         wanted, back = state.wanted, state.before
+        moves = [event for event in events if event.kind in ("model.promoted", "model.rolled_back")]
+        if wanted is not None and now is not None and _is_repeated(moves[-1], actor, reason, now):
+            return moves[-1], wanted
         if wanted is None or back is None:
             raise UsageError(
                 f"{environment} has nothing to go back to", where=model, fix="gatehouse history shows what was there"
@@ -118,6 +126,12 @@ def roll_back(
         body = {**_body(back), "from": wanted.package, "reason": reason, **({"local": dict(local)} if local else {})}
         event = transaction.append(Draft("model.rolled_back", actor, body, back.run, model, environment))
     return event, replace(back, serial=event.seq, since=event.at)
+
+
+def _is_repeated(last: Event, actor: str, reason: str, now: datetime) -> bool:
+    """Whether the newest move is this very rollback: its command was killed, or waited in vain, and is run again."""
+    same = last.kind == "model.rolled_back" and (last.actor, last.body["reason"]) == (actor, reason)
+    return same and now - datetime.fromisoformat(last.at) < REPEATED_WITHIN
 
 
 def _body(placement: Placement) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from pipeline.domain.gate import stands
 from pipeline.domain.policy import Policy
 from pipeline.domain.state import fold_environment, fold_run, subject_of
 from pipeline.errors import GatehouseError
-from pipeline.stages import promote
+from pipeline.stages import deploy, promote
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
 PEOPLE = ("grace", "hedy", "katherine", "ada", "mallory", "otto", "olga", "Grace")
@@ -293,3 +293,17 @@ def test_the_machine_does_promote_when_two_approve():
     machine.promote(run)
     assert machine.promoted == [run]
     assert machine.champion().package == machine.subject(run).package
+
+
+def test_the_same_rollback_asked_for_again_goes_back_one_step_and_a_later_one_another():
+    ledger = Memory()
+    for version in "123":
+        body = {"model": "prod.flights", "version": version, "package": version, "uri": version, "run": version}
+        ledger.append(Draft("model.promoted", "jenkins", body, version, "flights", "production"))
+
+    def back(reason="nonsense"):
+        how = {"ledger": ledger, "actor": "otto", "reason": reason, "now": ledger.now}
+        return deploy.roll_back("production", "flights", **how)[1].version
+
+    assert [back(), back()] == ["2", "2"]
+    assert back("another reason") == "1"

@@ -118,3 +118,9 @@ def test_broken_glass_is_loud_wherever_it_is_told():
     for kind in ("model.promoted", "gate.opened"):
         assert "GLASS BROKEN by otto and olga" in message(event(kind, glass=glass)).text
     assert message(event("glass.broken")).title.startswith("!!! GLASS BROKEN")
+
+
+@pytest.mark.parametrize("body", [{}, {"event": 1}, {"event": [], "channel": {}}, {"event": "1", "channel": "ops"}])
+def test_an_outcome_that_says_nothing_silences_nobody(body):
+    outcome_ = Event(2, NOW.isoformat(), "notification.sent", "x", None, None, None, body, "p", "h")
+    assert len(due([event("alarm.raised"), outcome_], {"ops": None}, NOW)) == 1
