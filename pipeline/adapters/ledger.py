@@ -24,6 +24,7 @@ from pipeline.errors import Unreachable, UsageError
 CONNECT_SECONDS = 3
 RETRY_SECONDS = 10.0
 APPEND_LOCK = 0x67617465  # "gate"
+APPEND_SECONDS = 60  # an append takes milliseconds: whoever holds its lock longer has stopped, and is put out
 _BATCH = 5_000
 _COLUMNS = ", ".join(column.name for column in table.columns)
 _HEAD = sa.select(table).order_by(table.c.seq.desc()).limit(1)
@@ -42,13 +43,23 @@ class Ledger:
         self._engine = sa.create_engine(
             uri,
             poolclass=sa.NullPool,
-            connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": "gatehouse"},
+            connect_args={
+                "connect_timeout": CONNECT_SECONDS,
+                "application_name": "gatehouse",
+                "keepalives_idle": 30,
+                "keepalives_interval": 10,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 60_000,
+            },
         )
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Hold the append lock: what is read inside stays true until what is appended inside is there."""
         with self._connected() as connection, connection.begin():
+            for limit, seconds in (("idle_in_transaction_session_timeout", 1), ("lock_timeout", 2)):
+                value = f"{seconds * APPEND_SECONDS}s"
+                connection.execute(sa.select(sa.func.set_config(limit, value, True)))
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(APPEND_LOCK)))
             yield Transaction(connection, self._clock)
 
@@ -169,9 +180,9 @@ def connect(engine: sa.Engine, address: str) -> Iterator[sa.Connection]:
 
 
 def _went_away(error: sa.exc.DBAPIError) -> bool:
-    """No SQLSTATE: libpq itself failed. Classes 08 and 57P: connection lost, server shutting down or starting."""
+    """No SQLSTATE: libpq failed. 08, 57P: connection lost, server starting or ending. 55P03, 25P03: our limits."""
     code = getattr(error.orig, "pgcode", None)
-    return error.connection_invalidated or code is None or code.startswith(("08", "57P", "53"))
+    return error.connection_invalidated or code is None or code.startswith(("08", "57P", "53", "55P03", "25P03"))
 
 
 def migrate(uri: str) -> None:

@@ -25,7 +25,9 @@ def remember(place: Installation, event: Event) -> None:
     """Say an event's anchor and keep it on this machine."""
     line = f"{event.seq}:{event.hash}"
     place.reporter.note(f"ledger anchor {line}")
-    with (place.settings.home / FILE).open("a", encoding="ascii") as stream:
+    with (place.settings.home / FILE).open("a+", encoding="ascii") as stream:
+        stream.seek(0)
+        stream.truncate(len(_whole_lines(stream.read())))
         stream.write(f"{line}\n")
         stream.flush()
         os.fsync(stream.fileno())
@@ -34,7 +36,12 @@ def remember(place: Installation, event: Event) -> None:
 def known(place: Installation) -> dict[int, str]:
     """The anchors kept on this machine, by row."""
     file = place.settings.home / FILE
-    return parse(file.read_text(encoding="ascii").split(), str(file)) if file.exists() else {}
+    return parse(_whole_lines(file.read_text(encoding="ascii")).split(), str(file)) if file.exists() else {}
+
+
+def _whole_lines(text: str) -> str:
+    """Without a last line that a crash has torn."""
+    return text[: text.rfind("\n") + 1]
 
 
 def parse(words: Iterable[str], where: str) -> dict[int, str]:

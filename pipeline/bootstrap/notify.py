@@ -38,31 +38,40 @@ def _deliver(place: Installation) -> list[dict[str, Any]]:
     }
     now = place.clock()
     since = (now - notices.MAX_AGE).isoformat()
-    began, rows = time.monotonic(), []
-    for event, channel in notices.due(place.ledger.recent(notices.KINDS, since), wants, now):
+    events = place.ledger.recent(notices.KINDS, since)
+    began, rows, failed = time.monotonic(), list[dict[str, Any]](), set[str]()
+    for event, channel in notices.due(events, wants, now):
+        if channel in failed:  # a dead channel is waited for once, not once for each message
+            continue
         if time.monotonic() - began > LIMIT_SECONDS:
             place.reporter.note("more is to be told; the next stage or gatehouse reconcile goes on with it")
             break
-        rows.append(_send(place, event, channel))
+        rows.append(_send(place, event, channel, notices.reached(events, event.seq, channel)))
+        failed |= set() if rows[-1]["sent"] else {channel}
     return rows
 
 
-def _send(place: Installation, event: Event, channel: str) -> dict[str, Any]:
+def _send(place: Installation, event: Event, channel: str, reached: frozenset[int]) -> dict[str, Any]:
     from pipeline.adapters import notifier
 
     assert place.settings.notifications is not None
     about: dict[str, Any] = {"event": event.seq, "channel": channel}
+    message = notices.message(event)
+    title, file, problem = message.title, place.settings.notifications.channels[channel], None
     try:
-        title = notices.message(event).title
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # An account may append an event of its kind with anything in it.
-        _record(place, event, "notification.failed", about | {"reason": f"cannot be said: {error!r}"[:200]})
-        return about | {"title": event.kind, "sent": False}
-    try:
-        notifier.send(channel, place.settings.notifications.channels[channel], notices.message(event))
+        for number, address in enumerate(notifier.addresses(file), 1):
+            if number in reached:
+                continue
+            try:
+                notifier.send(channel, number, address, message)
+                reached |= {number}
+            except GatehouseError as error:
+                problem = problem or error.what
     except GatehouseError as error:
-        place.reporter.note(f"channel {channel} was not told ({title}): {error.what}")
-        _record(place, event, "notification.failed", about | {"reason": error.what})
+        problem = error.what
+    if problem is not None:
+        place.reporter.note(f"channel {channel} was not told ({title}): {problem}")
+        _record(place, event, "notification.failed", about | {"reason": problem, "reached": sorted(reached)})
         return about | {"title": title, "sent": False}
     _record(place, event, "notification.sent", about)
     return about | {"title": title, "sent": True}

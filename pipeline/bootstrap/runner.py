@@ -105,8 +105,10 @@ def execute(place: Installation, name: str, run: str) -> None:
         except ApprovalInvalid as error:
             _record_failure(place, stage, run, str((state.opened or {}).get("project")), error)
             raise
-        _execute(place, stage, state)
-    deliver(place)
+        try:
+            _execute(place, stage, state)
+        finally:
+            deliver(place)  # also of what a failed verification rolled back by itself
 
 
 def _execute(place: Installation, stage: Stage, state: RunState) -> None:
@@ -121,8 +123,13 @@ def _execute(place: Installation, stage: Stage, state: RunState) -> None:
         raise
     if body is not None:
         fact = {**body, "seconds": round(time.monotonic() - began, 3)}
-        name = project.settings.name
-        event = place.ledger.append(Draft(stage.writes, place.actor, fact, state.run, name, stage.environment))
+        draft = Draft(stage.writes, place.actor, fact, state.run, project.settings.name, stage.environment)
+        with place.ledger.transaction() as transaction:
+            # The lock on the run is lost when Postgres restarts: another process may have done the stage meanwhile.
+            if fold_run(state.run, transaction.events(run=state.run)).done(stage.name):
+                place.reporter.note(f"{stage.name}: somebody else has finished it meanwhile; theirs stands")
+                return
+            event = transaction.append(draft)
         if stage.environment == "production":
             anchors.remember(place, event)
     place.reporter.note(f"{stage.name}: done in {time.monotonic() - began:.1f} s")
@@ -140,6 +147,9 @@ def _confirm(place: Installation, stage: Stage, state: RunState) -> None:
 
         assert stage.environment is not None
         project_alias(place, project.settings.name, stage.environment)
+    head = place.ledger.head()
+    if stage.environment == "production" and head is not None and head.seq not in anchors.known(place):
+        anchors.remember(place, head.event())  # the process that did it may have ended before it could
 
 
 def _record_failure(place: Installation, stage: Stage, run: str, model: str | None, error: GatehouseError) -> None:

@@ -16,6 +16,7 @@ from pipeline.bootstrap.signatures import bundle_of
 from pipeline.domain.gate import ENVIRONMENT
 from pipeline.errors import Unreachable
 from pipeline.serving.follower import Wanted
+from pipeline.serving.store import KEPT_PACKAGES
 
 FETCH_SECONDS = 300
 
@@ -38,10 +39,10 @@ def serve(place: Installation, environment: str, host: str, port: int, store: Pa
     )
 
 
-def _verify(folder: Path, signature: Mapping[str, Any] | None, trusted: Sequence[Path]) -> None:
+def _verify(folder: Path, package: str, signature: Mapping[str, Any] | None, trusted: Sequence[Path]) -> str:
     from pipeline.adapters.signing import verify
 
-    verify(folder, signature, trusted)
+    return verify(folder, signature, trusted, package)
 
 
 def _asking(place: Installation, environment: str, model: str | None) -> Callable[[], Wanted | None]:
@@ -67,6 +68,10 @@ def wanted(place: Installation, environment: str, model: str | None) -> Wanted |
         return None
     last = sent[-1]
     body = last.body
+    before = dict.fromkeys(
+        event.body["package"] for event in reversed(sent) if event.body["package"] != body["package"]
+    )
+    signed = ((package, bundle_of(events, package)) for package in list(before)[:KEPT_PACKAGES])
     return Wanted(
         version=body["version"],
         digest=body["package"],
@@ -75,6 +80,7 @@ def wanted(place: Installation, environment: str, model: str | None) -> Wanted |
         serial=last.seq,
         row_hash=last.hash,
         signature=bundle_of(events, body["package"]),
+        others={package: bundle for package, bundle in signed if bundle is not None},
     )
 
 

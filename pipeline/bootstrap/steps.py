@@ -271,7 +271,13 @@ def _back_out(place: Installation, model: str, environment: str, package: str, e
     from pipeline.stages import deploy
 
     state = place.environment(model, environment)
-    if state.before is None or state.wanted is None or state.wanted.package != package:
+    if state.wanted is not None and state.wanted.package != package:
+        project_alias(place, model, environment)  # gone back already, by a process that may have ended before this
+        place.reporter.note(
+            f"{environment} is at version {state.wanted.version}: what failed is not wanted there any more"
+        )
+        return
+    if state.before is None or state.wanted is None:
         place.reporter.note(f"{environment} has nothing to go back to: what failed verification still serves")
         return
     _, placed = deploy.roll_back(

@@ -6,6 +6,8 @@ that it was sent there; what failed is tried again after growing pauses, and giv
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,8 +16,9 @@ from typing import Any
 from pipeline.domain.events import Event
 
 MAX_AGE = timedelta(days=7)
-MAX_ATTEMPTS = 10
+MAX_ATTEMPTS = 30
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=6)
+LONGEST_LINE = 500
 OUTCOMES = ("notification.sent", "notification.failed")
 _NOTICES: Mapping[str, str] = {
     "approval.decided": "decided",
@@ -67,16 +70,27 @@ def due(
             wanting = (name for name, wants in channels.items() if wants is None or notice in wants)
             open_ |= {(event.seq, channel): event for channel in wanting}
         elif event.kind in OUTCOMES:
-            # Every account may append these: what one of them wrote wrongly must not silence the others.
-            about, channel = event.body.get("event"), event.body.get("channel")
-            if not (isinstance(about, int) and isinstance(channel, str)):
+            key = _about(event)
+            if key is None:
                 continue
-            key = (about, channel)
             if event.kind == "notification.sent":
                 open_.pop(key, None)
             else:
                 failures.setdefault(key, []).append(event.at)
     return [(event, key[1]) for key, event in open_.items() if _may_try(failures.get(key, []), now)]
+
+
+def reached(events: Iterable[Event], seq: int, channel: str) -> frozenset[int]:
+    """Places, from 1, of a channel's addresses that took the message about row `seq` while others failed."""
+    failed = (event for event in events if event.kind == "notification.failed" and _about(event) == (seq, channel))
+    places = (event.body.get("reached") for event in failed)
+    return frozenset(place for some in places if isinstance(some, list) for place in some if isinstance(place, int))
+
+
+def _about(event: Event) -> tuple[int, str] | None:
+    """Row and channel that an outcome is about. Every account may record one: nonsense counts for nothing."""
+    seq, channel = event.body.get("event"), event.body.get("channel")
+    return (seq, channel) if isinstance(seq, int) and isinstance(channel, str) and seq < event.seq else None
 
 
 def _may_try(failed: list[str], now: datetime) -> bool:
@@ -88,12 +102,28 @@ def _may_try(failed: list[str], now: datetime) -> bool:
 
 def message(event: Event) -> Message:
     """An event in words, with what to look at and the anchor that proves its place in history."""
-    title, lines = _words(event)
+    try:
+        title, lines = _words(event)
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # the ledger holds accounts to kinds, not to what a body looks like
+        title, lines = f"{event.kind}: {event.model}", ["Its record is not as Gatehouse writes it: look at it."]
     loud = notice_of(event) == "alarm"
     if event.run:
-        lines = [*lines, f"run: {event.run}", f"look: gatehouse gate show --run {event.run}"]
+        lines = [*lines, f"run: {event.run}", f"look: gatehouse gate show --run {shlex.quote(event.run)}"]
+    title, lines = _line(title), [_line(line) for line in lines]
     text = "\n".join([*lines, f"ledger anchor {event.seq}:{event.hash}"])
     return Message(f"!!! {title}" if loud else title, text, loud)
+
+
+def _line(text: object) -> str:
+    """What people wrote, on one line: nobody forges an anchor, or a line of ours, and no password goes out."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    line = re.sub(r"://\S*@", "://…@", line)
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
 
 
 def _words(event: Event) -> tuple[str, list[str]]:  # noqa: PLR0911  # one sentence for each kind

@@ -12,13 +12,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import GatehouseError, IntegrityViolated, Unreachable
 from pipeline.serving.contents import read
+from pipeline.serving.signatures import Signatures, Verify
 from pipeline.serving.slot import Servable, Slot
 from pipeline.serving.store import Placed, State, now
 
@@ -37,6 +38,7 @@ class Wanted:
         source: artifact URI of the package.
         serial, row_hash: ledger row that sent the server there, and its hash; the serial grows with each change.
         signature: the package's newest signature, None when nobody signed it.
+        others: newest signatures of packages that were wanted before, by digest: the server may go back to them.
     """
 
     version: str
@@ -46,6 +48,11 @@ class Wanted:
     serial: int
     row_hash: str = ""
     signature: Mapping[str, Any] | None = None
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def signatures(self) -> list[tuple[str, Mapping[str, Any] | None]]:
+        """All signatures by package digest."""
+        return [(self.digest, self.signature), *self.others.items()]
 
 
 class Step(Enum):
@@ -117,6 +124,7 @@ class Follower:
         slot: what serves.
         wanted: asks the control plane; raises when it cannot be reached.
         fetch: downloads what is wanted into an empty folder; raises Unreachable when that can be tried again.
+        verify: checks a package's signature; None where none is demanded.
         clock: monotonic seconds.
     """
 
@@ -126,14 +134,17 @@ class Follower:
         wanted: Callable[[], Wanted | None],
         fetch: Callable[[Wanted, Path], None],
         *,
+        verify: Verify | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slot = slot
         self._wanted = wanted
         self._fetch = fetch
+        self._signatures = Signatures(slot.store, verify)
         self._clock = clock
         self._asking, self._fetching = _Pause(), _Pause()
         self._refused: Wanted | None = None
+        self._renewed: Wanted | None = None
         self._stamp = slot.store.stamp()
         self._stop = threading.Event()
         self._threads = [
@@ -175,9 +186,11 @@ class Follower:
         self._reached(wanted)
         current = self._slot.current
         step = decide(wanted, self._slot.store.state(), current.placed if current else None)
-        if wanted is None or step is not Step.INSTALL or wanted == self._refused:
+        if wanted is None or wanted == self._refused:
             return
-        if self._clock() >= self._fetching.until:
+        if step is not Step.INSTALL:
+            self._renew(wanted)
+        elif self._clock() >= self._fetching.until:
             self._go_to(wanted)
 
     def _unreachable(self, error: Exception) -> None:
@@ -204,8 +217,6 @@ class Follower:
         )
         if changed and wanted is not None:
             self._slot.store.change(lambda state: _seen(state, wanted))
-            if wanted.signature is not None:
-                self._slot.store.keep_signature(wanted.digest, wanted.signature)
 
     def _go_to(self, wanted: Wanted) -> None:
         try:
@@ -240,20 +251,51 @@ class Follower:
         """The wanted model: from memory, from this server's verified copy, or fetched, verified and kept."""
         if (warm := self._slot.warm(wanted.digest)) is not None:
             return warm
+        own = self._slot.store.path(wanted.digest)
+        if self._intact(wanted):
+            self._signatures.accept(own, wanted.digest, wanted.signature)
+        else:
+            self._bring(wanted)
+        self._say("loading")
+        return self._slot.load(own, wanted.digest)
+
+    def _intact(self, wanted: Wanted) -> bool:
+        """Whether this server's own copy can be used; one that no trusted key signed is not fetched again for that."""
+        if not self._slot.store.has(wanted.digest):
+            return False
+        own = self._slot.store.path(wanted.digest)
+        try:
+            read(own).require(wanted.digest, where=str(own))
+        except IntegrityViolated as error:
+            _log.error("own copy of version %s is damaged, fetching it again: %s", wanted.version, error.what)
+            return False
+        return True
+
+    def _bring(self, wanted: Wanted) -> None:
         store = self._slot.store
-        if store.has(wanted.digest):
-            try:
-                self._say("loading")
-                return self._slot.load(store.path(wanted.digest), wanted.digest)
-            except IntegrityViolated as error:
-                _log.error("own copy of version %s is damaged, fetching it again: %s", wanted.version, error.what)
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=store.folder) as folder:
             self._say("fetching")
             self._fetch(wanted, Path(folder))
             package = read(Path(folder))
             package.require(wanted.digest, where=wanted.source)
-            self._say("loading")
-            return self._slot.load(store.keep(package), wanted.digest)
+            self._signatures.accept(Path(folder), wanted.digest, wanted.signature)
+            store.keep(package)
+
+    def _renew(self, wanted: Wanted) -> None:
+        """Take over new signatures of packages that are here already."""
+        if wanted == self._renewed:
+            return
+        store = self._slot.store
+        for digest, signature in wanted.signatures():
+            if not store.has(digest):
+                continue
+            try:
+                key = self._signatures.accept(store.path(digest), digest, signature)
+            except GatehouseError as error:
+                _log.error("no trusted key vouches for %s now: %s", digest, error.what)
+            else:
+                self._slot.vouched(digest, key)
+        self._renewed = wanted
 
     def _say(self, activity: str) -> None:
         self.progress = replace(self.progress, activity=activity)
@@ -266,13 +308,22 @@ class Follower:
         if stamp == self._stamp:
             return
         self._stamp = stamp
-        if self._slot.adopt() and (current := self._slot.current):
+        try:
+            adopted = self._slot.adopt()
+        except GatehouseError as error:
+            self._slot.damage = f"the local rollback cannot be followed: {error.what}"
+            _log.error("%s", self._slot.damage)
+            return
+        if adopted and (current := self._slot.current):
             _log.warning("local rollback: version %s (%s) serves", current.placed.version, current.placed.digest)
 
 
 def _seen(state: State, wanted: Wanted) -> State:
-    newer = wanted.serial >= state.seen
-    return replace(state, seen=wanted.serial, seen_hash=wanted.row_hash) if newer else state
+    """The first hash seen of a row stays its anchor: another one later is what an anchor is there to show."""
+    known = wanted.serial == state.seen and state.seen_hash
+    if wanted.serial < state.seen or known:
+        return state
+    return replace(state, seen=wanted.serial, seen_hash=wanted.row_hash)
 
 
 def _reason(error: Exception) -> str:

@@ -33,6 +33,7 @@ class Model:
     Attributes:
         digest: package digest.
         signature: the columns it takes.
+        signed_by: id of the key that vouched for the package; None where no signature is demanded.
         info: ``gatehouse.json``.
         feeds: names of the graph's inputs.
     """
@@ -48,6 +49,7 @@ class Model:
             UsageError: the package is incomplete, or does not answer its own input example.
         """
         self.digest = package.digest
+        self.signed_by: str | None = None
         missing = [name for name in _PARTS if name not in package.files]
         if missing:
             raise UsageError(f"the package lacks {', '.join(missing)}", where=package.digest)

@@ -20,6 +20,7 @@ from pipeline.serving.app import App, Limits
 from pipeline.serving.follower import Follower, Wanted
 from pipeline.serving.package import Model, load
 from pipeline.serving.prediction_log import PredictionLog
+from pipeline.serving.signatures import Signatures, Verify
 from pipeline.serving.slot import Load, Slot
 from pipeline.serving.store import Store
 
@@ -27,8 +28,6 @@ PREDICTIONS = "predictions"
 _DRAIN_SECONDS = 30
 # The default of 5 ms is what a small request waits for the lock while a large one is parsed in a thread.
 _SWITCH_SECONDS = 0.0005
-
-Verify = Callable[[Path, Mapping[str, Any] | None], None]
 
 
 def serve(
@@ -54,7 +53,7 @@ def serve(
         store: this server's own disk.
         wanted: asks the control plane what to serve; raises when it cannot be reached.
         fetch: downloads a package into an empty folder; raises Unreachable when that can be tried again.
-        verify: checks a package folder's signature before anything of it is loaded; raises IntegrityViolated.
+        verify: checks a package's signature before anything of it is loaded; None where none is demanded.
         threads: onnxruntime's threads for one prediction.
         limits: what one request may cost.
         announce: told the address once it is bound.
@@ -65,9 +64,9 @@ def serve(
     sys.setswitchinterval(_SWITCH_SECONDS)
     with _alone(store), _bound(host, port) as listening:
         disk = Store(store)
-        slot = Slot(disk, _loader(disk, verify, threads))
+        slot = Slot(disk, _loader(Signatures(disk, verify), threads))
         slot.restore()
-        follower = Follower(slot, wanted, fetch)
+        follower = Follower(slot, wanted, fetch, verify=verify)
         log = PredictionLog(store / PREDICTIONS)
         app = App(slot, log, lambda: describe(environment, slot, follower, log), limits or Limits())
         server = _server(app)
@@ -82,11 +81,12 @@ def serve(
             log.close()
 
 
-def _loader(disk: Store, verify: Verify | None, threads: int) -> Load:
+def _loader(signatures: Signatures, threads: int) -> Load:
     def checked(folder: Path, digest: str) -> Model:
-        if verify is not None:
-            verify(folder, disk.signature(digest))
-        return load(folder, digest, threads=threads)
+        signed_by = signatures.check(folder, digest)
+        model = load(folder, digest, threads=threads)
+        model.signed_by = signed_by
+        return model
 
     return checked
 
@@ -103,11 +103,12 @@ def describe(environment: str, slot: Slot, follower: Follower, log: PredictionLo
         "version": current.placed.version if current else None,
         "run": current.placed.run if current else None,
         "package": current.placed.digest if current else None,
+        "signed_by": current.model.signed_by if current else None,
         "serial": current.placed.serial if current else None,
         "since": current.placed.since if current else None,
         "previous": previous.placed.digest if previous else None,
         "previous_version": previous.placed.version if previous else None,
-        "wanted": asdict(replace(progress.wanted, signature=None)) if progress.wanted else None,
+        "wanted": asdict(replace(progress.wanted, signature=None, others={})) if progress.wanted else None,
         "ledger": slot.anchor,
         "failed": progress.failed,
         "retrying": progress.retrying,

@@ -29,6 +29,7 @@ class Servable(Protocol):
 
     digest: str
     signature: Signature
+    signed_by: str | None
     info: Any
 
     def predict(self, columns: Columns) -> NDArray[Any]:
@@ -84,8 +85,9 @@ class Slot:
     def restore(self) -> None:
         """Load what the disk says was serving. No control plane is asked.
 
-        A damaged current copy falls back to the previous one; when neither is intact the slot stays empty,
-        `damage` says why, and the server answers ``/ping`` with 503 until it gets what is wanted.
+        A current copy that is damaged, or that no trusted key signed, falls back to the previous one; when that
+        cannot be used either the slot stays empty, `damage` says why, and the server answers ``/ping`` with 503
+        until it gets what is wanted.
         """
         with self._lock:
             self.store.sweep()
@@ -95,11 +97,11 @@ class Slot:
                 self._damaged(f"{error.what}; set aside as {self.store.set_state_aside().name}")
                 return
             self.override = state.override
-            current, previous = self._try(state.current), self._try(state.previous)
+            (current, reason), (previous, _) = self._try(state.current), self._try(state.previous)
             self._pair = (current, previous) if current else (previous, None)
             if state.current and not current:
                 serving = f"version {previous.placed.version}" if previous else "nothing"
-                self._damaged(f"version {state.current.version} on disk is damaged; serving {serving}")
+                self._damaged(f"version {state.current.version} on disk cannot be used, {reason}; serving {serving}")
 
     def install(self, model: Servable, placed: Placed) -> bool:
         """Serve `model` from the next request on; what served is kept warm. Flushed to disk first.
@@ -132,8 +134,7 @@ class Slot:
             if state.current is None or (current and current.placed.digest == state.current.digest):
                 return False
             warm = {served.placed.digest: served for served in (current, previous) if served}
-            found = warm.get(state.current.digest)
-            model = found.model if found else self._load(state.current)
+            model = found.model if (found := warm.get(state.current.digest)) else self._load(state.current)
             behind = warm.get(state.previous.digest) if state.previous else None
             self._pair = (Served(model, state.current), behind)
             return True
@@ -142,17 +143,23 @@ class Slot:
         """The model of `digest` if it is in memory."""
         return next((served.model for served in self._pair if served and served.placed.digest == digest), None)
 
+    def vouched(self, digest: str, key: str | None) -> None:
+        """Note the key that vouches for a model in memory."""
+        for served in self._pair:
+            if served and served.placed.digest == digest:
+                served.model.signed_by = key
+
     def _load(self, placed: Placed) -> Servable:
         return self.load(self.store.path(placed.digest), placed.digest)
 
-    def _try(self, placed: Placed | None) -> Served | None:
+    def _try(self, placed: Placed | None) -> tuple[Served | None, str]:
         if placed is None:
-            return None
+            return None, ""
         try:
-            return Served(self._load(placed), placed)
+            return Served(self._load(placed), placed), ""
         except GatehouseError as error:
             _log.error("copy of version %s cannot be used: %s", placed.version, error.what)
-            return None
+            return None, error.what
 
     def _damaged(self, what: str) -> None:
         self.damage = what

@@ -131,18 +131,22 @@ class Store:
             shutil.rmtree(doomed)
 
     def prune(self, keep: Sequence[str]) -> None:
-        """Remove the oldest copies beyond a few; those in `keep` stay."""
+        """Remove the oldest copies beyond a few, and signatures without a copy; what is in `keep` stays."""
         kept = {self.path(digest).name for digest in keep}
         copies = sorted(self._packages.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in copies[KEPT_PACKAGES:]:
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
-                (self._signatures / f"{path.name}.json").unlink(missing_ok=True)
+        for path in self._signatures.glob("[!.]*"):
+            if not (self._packages / path.stem).is_dir():
+                path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what a crash left half made. For the server's start: nobody else writes packages here."""
         for path in [*self._packages.glob(".*"), *self.folder.glob("fetch-*")]:
             shutil.rmtree(path, ignore_errors=True)
+        for path in self._signatures.glob(".*"):
+            path.unlink(missing_ok=True)
 
     def state(self) -> State:
         """The state on disk; empty when there is none.

@@ -8,13 +8,17 @@ import subprocess
 import sys
 import threading
 from dataclasses import asdict
+from unittest.mock import patch
 
 import pytest
 
-from pipeline.bootstrap import anchors, embedded
+from pipeline.bootstrap import anchors, embedded, runner
+from pipeline.bootstrap.steps import STEPS
 from pipeline.domain.events import Draft
+from pipeline.domain.state import fold_run
 from pipeline.embedded import mlflow_server, postgres
-from pipeline.graph import STAGES
+from pipeline.errors import Unreachable
+from pipeline.graph import BY_NAME, STAGES
 from tests.attacks.conftest import Castle
 from tests.integration.conftest import FLIGHTS, LENIENT, QUICK, SAMPLE
 
@@ -151,6 +155,33 @@ def test_a_promotion_prepared_against_an_older_champion_is_refused(castle, kille
     castle.approve(old)
     assert "has moved on" in castle.promote(old, expected=(4,)).stderr
     castle.promote(run, expected=(0,))
+
+
+def test_a_stage_done_by_somebody_else_after_the_lock_was_lost_is_entered_once(castle, killer):
+    castle.copy("second", "unfenced")
+    place = castle.place()
+    body = castle.events("second", "model.evaluated")[0]["body"]
+    stage, state = BY_NAME["evaluate"], fold_run("unfenced", place.ledger.events(run="unfenced"))
+    before = len(castle.events("unfenced", "model.evaluated"))
+    with patch.dict(STEPS, {"evaluate": lambda *_: body}):
+        runner._execute(place, stage, state)
+    assert len(castle.events("unfenced", "model.evaluated")) == before == 1
+
+
+def test_who_stops_while_holding_the_append_lock_is_put_out_and_holds_up_nobody(castle, monkeypatch):
+    monkeypatch.setattr("pipeline.adapters.ledger.APPEND_SECONDS", 1)
+    stopped, other = castle.place().ledger, castle.place().ledger
+    draft = Draft("stage.failed", "test", {"stage": "train"}, "stopped")
+    entered = []
+
+    def stop_in_the_middle():
+        with stopped.transaction() as transaction:
+            entered.append(other.append(draft).seq)
+            transaction.append(draft)
+
+    with pytest.raises(Unreachable):
+        stop_in_the_middle()
+    assert [e["seq"] for e in castle.events("stopped", "stage.failed")] == entered
 
 
 # --- servers that go away -----------------------------------------------------------------------------------

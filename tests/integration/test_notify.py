@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
+from pipeline.adapters import notifier
+from pipeline.domain.notices import Message
+from pipeline.errors import Unreachable, UsageError
 
 pytestmark = pytest.mark.integration
 
@@ -119,3 +126,82 @@ def test_a_channels_file_that_others_may_read_is_said_and_not_used(stack, staged
     done = break_half(stack, staged, told(receiver.address, mode=0o644), "INC-9")
     assert "others may read" in done.stderr
     assert receiver.got == []
+
+
+# --- the adapter alone --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dripping():
+    """A server that never comes to the end of its answer."""
+    over = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while not over.wait(0.1):
+                connection.sendall(b"x")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"json://127.0.0.1:{listening.getsockname()[1]}/"
+    over.set()
+    thread.join()
+    listening.close()
+
+
+def test_a_server_that_answers_a_byte_at_a_time_is_not_waited_for(dripping):
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match="did not answer"):
+        notifier.send("ops", 1, dripping, Message("t", "x"), seconds=1.0)
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("option", ["optional=yes", "redirect=yes", "retry=5&wait=2"])
+def test_no_option_of_an_address_makes_a_refusal_pass_for_a_delivery(receiver, option):
+    receiver.answer = 302 if option.startswith("redirect") else 500
+    with pytest.raises(Unreachable, match=r"answered HTTP|did not answer") as raised:
+        notifier.send("ops", 1, f"{receiver.address}?{option}", Message("t", "x"), seconds=2.0)
+    assert SECRET not in str(raised.value) + raised.value.where
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """Everything that reaches the log, were it at debug level. (caplog also hears loggers that nobody listens to.)"""
+    text, root = io.StringIO(), logging.getLogger()
+    handler = logging.StreamHandler(text)
+    monkeypatch.setattr(root, "level", logging.DEBUG)
+    monkeypatch.setattr(root, "handlers", [handler])
+    logging.getLogger("urllib3.connectionpool").manager._clear_cache()
+    return text
+
+
+def test_neither_a_log_nor_an_error_holds_an_address(receiver, log, tmp_path):
+    logging.getLogger("urllib3").debug("heard")
+    notifier.send("ops", 1, f"{receiver.address}/{SECRET}", Message("t", "x"))
+    with pytest.raises(UsageError, match="knows no such address"):
+        notifier.send("ops", 1, f"nonsense://{SECRET}", Message("t", "x"))
+    latin = tmp_path / "latin"
+    latin.write_bytes(f"json://user:{SECRET}\xe4@127.0.0.1/".encode("latin-1"))
+    latin.chmod(0o600)
+    with pytest.raises(UsageError, match="not UTF-8"):
+        notifier.addresses(latin)
+    assert "heard" in log.getvalue()
+    assert SECRET not in log.getvalue()
+
+
+def test_messages_name_no_picture_or_page_on_the_internet(receiver):
+    address = f"mmost://127.0.0.1:{receiver.server.server_port}/3ccdd113474722377935511fc85d3dd4"
+    notifier.send("ops", 1, address, Message("t", "x"))
+    assert "http" not in json.dumps(receiver.got)
+
+
+def test_an_address_that_took_a_message_does_not_get_it_again_because_another_failed(stack, staged, receiver, told):
+    quiet(stack, told, receiver)
+    settings = told(f"{receiver.address}\njson://user:{SECRET}@127.0.0.1:9/")
+    break_half(stack, staged, settings, "INC half")
+    assert len(receiver.got) == 1
+    assert outcomes(stack, "failed")[-1]["reached"] == [1]

@@ -25,7 +25,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from pipeline.adapters.signing import Signer, sign
+from pipeline.adapters.signing import Signer, key_id, sign
 from pipeline.domain.canonical import digest_tree
 from pipeline.domain.features import Category, Features, Number
 from pipeline.embedded.keys import ensure_signing_key
@@ -79,13 +79,14 @@ def wanted():
 def fetch(wanted, folder):
     shutil.copytree(wanted.source, folder, dirs_exist_ok=True)
 
-def signed(folder, signature):
+def signed(folder, package, signature):
     from pipeline.adapters.signing import verify
-    verify(folder, signature, sorted((world / "trusted").iterdir()))
+    return verify(folder, signature, sorted((world / "trusted").iterdir()), package)
 
 try:
     serve("staging", "127.0.0.1", 0, world / "store", wanted, fetch,
-          verify=signed if (world / "trusted").exists() else None, limits=Limits(body_bytes=1 << 20, rows=2_000), announce=lambda url: print(url, flush=True))
+          verify=signed if (world / "trusted").exists() else None, limits=Limits(body_bytes=1 << 20, rows=2_000),
+          announce=lambda url: print(url, flush=True))
 except GatehouseError as error:
     sys.exit(f"{error.family}: {error.what}")
 """
@@ -419,28 +420,31 @@ def test_only_what_a_trusted_key_signed_is_loaded_also_from_the_servers_own_disk
     good = signers.signed(one, old)
     world.want(good)
     world.start()
-    world.serves(one)
+    assert world.serves(one)["signed_by"] == key_id(old)
     for bad in (two, signers.signed(two, attacker), replace(two, signature=good.signature)):
         world.want(bad)
         said = world.until(lambda said: (said["failed"] or {}).get("digest") == two.digest)
         assert "sign" in said["failed"]["reason"]
         assert said["package"] == one.digest
+        assert world.ask("POST", "/invocations", SINGLE)[2] == {"predictions": direct(one)[:1]}
 
     world.want(good)
     world.until(lambda said: said["failed"] is None)
     world.take_down_control_plane()
     world.end(signal.SIGTERM)
     world.start()
-    assert world.serves(one)["control_plane"] != "reachable"
+    said = world.serves(one)
+    assert (said["control_plane"] != "reachable", said["signed_by"]) == (True, key_id(old))
 
     world.end(signal.SIGTERM)
     (world.folder / "trusted" / "old.pem").unlink()
     new = signers.make("new")
     world.start()
-    assert world.until(lambda said: said["damage"])["package"] is None
+    said = world.until(lambda said: said["damage"])
+    assert (said["package"], said["signed_by"], "signature" in said["damage"]) == (None, None, True)
     world.control["down"] = False
     world.want(signers.signed(one, new))
-    world.serves(one)
+    assert world.serves(one)["signed_by"] == key_id(new)
 
 
 def test_a_restart_needs_no_control_plane_and_going_back_neither(world: World) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bootstrap.anchors import held, parse
+from pipeline.bootstrap.anchors import held, known, parse, remember
 from pipeline.domain.events import GENESIS, Draft, link, verify
 from pipeline.errors import IntegrityViolated, UsageError
 
@@ -61,3 +63,14 @@ def test_rows_cut_off_are_found_even_when_others_took_their_place_and_were_ancho
     with pytest.raises(IntegrityViolated, match="history was rewritten: row 3 was anchored twice"):
         parse(said, "anchors")
     assert parse([said[0], said[0]], "anchors") == {3: rows[-1].hash}
+
+
+def test_a_line_torn_by_a_crash_blocks_nobody_and_is_gone_with_the_next(tmp_path):
+    place = SimpleNamespace(settings=SimpleNamespace(home=tmp_path), reporter=SimpleNamespace(note=print))
+    rows = chain([1, 2, 3])
+    remember(place, rows[0].event())
+    with (tmp_path / "anchors").open("a") as stream:
+        stream.write("2:sha256:ab")
+    assert known(place) == {1: rows[0].hash}
+    remember(place, rows[2].event())
+    assert known(place) == {1: rows[0].hash, 3: rows[2].hash}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.errors import Unreachable, UsageError
+from pipeline.errors import IntegrityViolated, Unreachable, UsageError
 from pipeline.ports import Columns
 from pipeline.serving.contents import read
 from pipeline.serving.follower import LONGEST_PAUSE_SECONDS, Follower, Step, Wanted, decide
 from pipeline.serving.signature import Signature
+from pipeline.serving.signatures import Signatures, Verify
 from pipeline.serving.slot import Slot
 from pipeline.serving.store import Override, Placed, State, Store, rollback_locally
 
@@ -27,6 +28,7 @@ class StandInModel:
 
     digest: str
     signature: Signature = field(default_factory=lambda: Signature(()))
+    signed_by: str | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, columns: Columns) -> NDArray[Any]:
@@ -351,3 +353,215 @@ def test_a_local_rollback_is_followed_while_the_control_plane_hangs(tmp_path: Pa
     finally:
         answers.set()
         follower.stop()
+
+
+# --- signatures ---------------------------------------------------------------------------------------------
+
+
+class Guarded(World):
+    """A world whose server demands signatures; here a signature is the name of its key and the digest it is of."""
+
+    def __init__(self, folder: Path, verify: Verify | None = None) -> None:
+        super().__init__(folder)
+        self.trusted = {"old"}
+        self.verified = 0
+        self.restart()
+
+    def verify(self, folder: Path, digest: str, signature: Mapping[str, Any] | None) -> str:
+        self.verified += 1
+        if signature is None:
+            raise IntegrityViolated("the package is not signed")
+        if signature["key"] not in self.trusted or signature["of"] != digest or read(folder).digest != digest:
+            raise IntegrityViolated("the package's signature does not hold")
+        return str(signature["key"])
+
+    def load(self, folder: Path, expected: str) -> StandInModel:
+        signed_by = Signatures(self.slot.store, self.verify).check(folder, expected)
+        model = super().load(folder, expected)
+        model.signed_by = signed_by
+        return model
+
+    def restart(self) -> None:
+        self.slot = Slot(Store(self.folder / "store"), self.load)
+        self.slot.restore()
+        self.follower = Follower(self.slot, self.wanted, self.fetch, verify=self.verify, clock=lambda: self.time)
+
+    def sign(self, wanted: Wanted, key: str, *, of: str | None = None) -> None:
+        self.answer = replace(wanted, signature={"key": key, "of": of or wanted.digest})
+
+    @property
+    def signed_by(self) -> str | None:
+        return self.slot.current.model.signed_by if self.slot.current else None
+
+    @property
+    def reason(self) -> str:
+        return (self.follower.progress.failed or {}).get("reason", "")
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Guarded:
+    world = Guarded(tmp_path)
+    world.sign(world.want("1", serial=10), "old")
+    assert world.turn() == "1"
+    return world
+
+
+@pytest.mark.parametrize(
+    ("key", "of", "says"),
+    [(None, None, "not signed"), ("mallory", None, "does not hold"), ("old", "another package", "does not hold")],
+)
+def test_what_no_trusted_key_signed_is_refused_not_kept_and_the_current_model_goes_on(
+    guarded: Guarded, key: str | None, of: str | None, says: str
+) -> None:
+    two = guarded.want("2", serial=20)
+    if key:
+        guarded.sign(two, key, of=of)
+
+    for _ in range(3):
+        assert guarded.turn() == "1"
+        guarded.time += 100
+
+    assert says in guarded.reason
+    assert guarded.fetched == 2
+    assert not guarded.slot.store.has(two.digest)
+    assert guarded.slot.store.signature(two.digest) is None
+    guarded.sign(two, "old")
+    assert guarded.turn() == "2"
+
+
+def test_a_restart_without_a_control_plane_judges_the_kept_signature(guarded: Guarded) -> None:
+    guarded.trouble = ConnectionError("down")
+
+    guarded.restart()
+
+    assert (guarded.turn(), guarded.signed_by) == ("1", "old")
+
+
+def test_a_copy_whose_kept_signature_is_gone_or_unreadable_is_not_loaded_until_the_ledger_answers(
+    guarded: Guarded,
+) -> None:
+    (file,) = (guarded.slot.store.folder / "signatures").iterdir()
+    guarded.trouble = ConnectionError("down")
+    for how in (file.unlink, lambda: file.write_text("[torn")):
+        how()
+        guarded.restart()
+        assert guarded.turn() is None
+        assert guarded.slot.damage is not None
+        assert "not signed" in guarded.slot.damage
+
+    guarded.trouble = None
+    guarded.time += LONGEST_PAUSE_SECONDS
+    assert (guarded.turn(), guarded.fetched, guarded.slot.damage) == ("1", 1, None)
+
+
+def test_a_retired_key_keeps_a_restart_from_loading_until_the_ledger_has_another_signature(guarded: Guarded) -> None:
+    one = guarded.answer
+    assert one is not None
+    guarded.trusted = {"new"}
+    assert guarded.turn() == "1"
+
+    guarded.restart()
+
+    assert guarded.turn() is None
+    assert "does not hold" in (guarded.slot.damage or "")
+    assert "does not hold" in guarded.reason
+    guarded.sign(one, "new")
+    assert (guarded.turn(), guarded.signed_by, guarded.fetched) == ("1", "new", 1)
+
+
+def test_a_rotation_reaches_what_serves_and_what_it_would_go_back_to(guarded: Guarded) -> None:
+    one = guarded.answer
+    assert one is not None
+    guarded.sign(guarded.want("2", serial=20), "old")
+    assert guarded.turn() == "2"
+    two = guarded.answer
+    guarded.trusted = {"old", "new"}
+
+    guarded.sign(two, "new")
+    guarded.answer = replace(guarded.answer, others={one.digest: {"key": "new", "of": one.digest}})
+    guarded.turn()
+
+    assert guarded.signed_by == "new"
+    guarded.trusted = {"new"}
+    guarded.trouble = ConnectionError("down")
+    guarded.restart()
+    assert (guarded.turn(), guarded.signed_by) == ("2", "new")
+    rollback_locally(guarded.slot.store.folder, "answers nonsense", "operator")
+    assert guarded.turn() == "1"
+
+
+def test_a_signature_by_a_key_not_trusted_here_does_not_displace_the_one_that_holds(guarded: Guarded) -> None:
+    one = guarded.answer
+    assert one is not None
+    guarded.sign(one, "mallory")
+    assert (guarded.turn(), guarded.signed_by) == ("1", "old")
+
+    guarded.restart()
+    assert (guarded.turn(), guarded.signed_by) == ("1", "old")
+
+    for serial, version in ((20, "2"), (30, "3")):
+        guarded.sign(guarded.want(version, serial), "old")
+        guarded.turn()
+    guarded.sign(replace(one, serial=40), "mallory")
+    assert (guarded.turn(), guarded.signed_by) == ("1", "old")
+
+
+def test_a_full_disk_does_not_lose_a_new_signature(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = guarded.answer
+    assert one is not None
+    guarded.trusted = {"old", "new"}
+    guarded.sign(one, "new")
+
+    def full(self: Store, digest: str, signature: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "keep_signature", full)
+        with pytest.raises(OSError, match="No space left"):
+            guarded.turn()
+    guarded.turn()
+
+    assert guarded.signed_by == "new"
+    assert guarded.slot.store.signature(one.digest) == {"key": "new", "of": one.digest}
+
+
+def test_a_signature_is_judged_once_while_nothing_changes_and_not_again_for_a_warm_copy(guarded: Guarded) -> None:
+    one = guarded.answer
+    assert one is not None
+    guarded.sign(guarded.want("2", serial=20), "old")
+    assert [guarded.turn() for _ in range(3)] == ["2"] * 3
+    before = guarded.verified
+    assert [guarded.turn() for _ in range(3)] == ["2"] * 3
+    assert guarded.verified == before
+
+    guarded.trusted = set()
+    guarded.answer = replace(one, serial=30)
+
+    assert guarded.turn() == "1"
+
+
+def test_a_local_rollback_to_what_no_trusted_key_signed_is_not_followed_and_said(guarded: Guarded) -> None:
+    guarded.sign(guarded.want("2", serial=20), "new")
+    guarded.trusted = {"old", "new"}
+    assert guarded.turn() == "2"
+    guarded.trusted = {"new"}
+    guarded.trouble = ConnectionError("down")
+    guarded.restart()
+
+    rollback_locally(guarded.slot.store.folder, "answers nonsense", "operator")
+
+    assert guarded.turn() == "2"
+    assert "local rollback cannot be followed" in (guarded.slot.damage or "")
+
+
+def test_the_first_hash_seen_of_a_row_stays_the_anchor_when_the_ledger_is_rewritten(world: World) -> None:
+    wanted = world.want("1", serial=10)
+    world.answer = replace(wanted, row_hash="sha256:true")
+    world.turn()
+    world.answer = replace(wanted, row_hash="sha256:rewritten")
+    world.turn()
+    assert world.slot.anchor == {"seq": 10, "hash": "sha256:true"}
+
+    world.answer = replace(world.want("2", serial=11), row_hash="sha256:next")
+    world.turn()
+    assert world.slot.anchor == {"seq": 11, "hash": "sha256:next"}

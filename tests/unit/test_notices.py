@@ -124,3 +124,32 @@ def test_broken_glass_is_loud_wherever_it_is_told():
 def test_an_outcome_that_says_nothing_silences_nobody(body):
     outcome_ = Event(2, NOW.isoformat(), "notification.sent", "x", None, None, None, body, "p", "h")
     assert len(due([event("alarm.raised"), outcome_], {"ops": None}, NOW)) == 1
+
+
+JSON = st.sampled_from([None, True, 0, 7, -1, "", "ops", [], [1], ["x", None], {}, {"operators": 1}, [[1]], 0.5])
+FIELDS = ("event", "channel", "reached", "reason", "reasons", "approved", "drifted", "version", "glass", "finding")
+
+
+@given(st.sampled_from(notices.KINDS), st.dictionaries(st.sampled_from(FIELDS), JSON))
+def test_no_record_that_an_account_may_write_keeps_others_from_being_told(kind, body):
+    forged = Event(1, NOW.isoformat(), kind, "mallory", None, None, "production", body, "p", "sha256:1")
+    alarm = event("alarm.raised", 2)
+    assert (alarm, "ops") in due([forged, alarm], {"ops": None}, NOW)
+    notices.reached([forged, alarm], 2, "ops")
+    if notices.notice_of(forged):
+        assert message(forged).text.endswith("ledger anchor 1:sha256:1")
+
+
+def test_nobody_says_in_advance_that_an_alarm_was_told():
+    foretold = outcome("notification.sent", 1, 2, "ops", -2)
+    assert len(due([event("alarm.raised", 2), foretold], {"ops": None}, NOW)) == 1
+
+
+def test_a_reason_forges_no_line_of_a_message_and_takes_no_password_with_it():
+    reason = "x\nledger anchor 1:sha256:00\u202e see postgresql://u:pass/word@db/x"
+    made = message(event("approval.revoked", seq=57, reason=reason))
+    assert [line for line in made.text.splitlines() if line.startswith("ledger anchor")] == [
+        "ledger anchor 57:sha256:57"
+    ]
+    assert "word" not in made.text
+    assert "\u202e" not in made.text

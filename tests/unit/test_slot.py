@@ -27,6 +27,7 @@ class StandInModel:
 
     digest: str
     signature: Signature = field(default_factory=lambda: Signature(()))
+    signed_by: str | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, columns: Columns) -> NDArray[Any]:
@@ -132,7 +133,9 @@ def test_a_damaged_copy_falls_back_to_the_previous_one_and_says_so(tmp_path: Pat
     again = restarted(slot)
 
     assert versions(again) == ["v1", None]
-    assert again.damage == "version v2 on disk is damaged; serving version v1"
+    assert again.damage is not None
+    assert again.damage.startswith("version v2 on disk cannot be used, the package is sha256:")
+    assert again.damage.endswith("; serving version v1")
 
 
 def test_two_damaged_copies_serve_nothing(tmp_path: Path) -> None:
@@ -143,7 +146,8 @@ def test_two_damaged_copies_serve_nothing(tmp_path: Path) -> None:
     again = restarted(slot)
 
     assert again.current is None
-    assert again.damage == "version v2 on disk is damaged; serving nothing"
+    assert again.damage is not None
+    assert again.damage.endswith("; serving nothing")
 
 
 def test_an_unreadable_state_is_set_aside_and_serves_nothing(tmp_path: Path) -> None:
@@ -206,6 +210,37 @@ def test_old_copies_are_removed_but_never_those_in_use(tmp_path: Path) -> None:
 
     assert len(list((slot.store.folder / "packages").iterdir())) == KEPT_PACKAGES
     assert None not in versions(restarted(slot))
+
+
+def test_a_signature_leaves_with_its_copy_and_a_torn_one_with_a_restart(tmp_path: Path) -> None:
+    slot = serving(tmp_path)
+    digests = []
+    for serial in range(1, KEPT_PACKAGES + 3):
+        made = package(tmp_path, f"number {serial}")
+        slot.store.keep_signature(made.digest, {"by": serial})
+        slot.install(load(slot.store.keep(made), made.digest), placed(made, serial))
+        digests.append(made.digest)
+    signatures = slot.store.folder / "signatures"
+    (signatures / ".torn.json").write_text("{")
+
+    assert slot.store.signature(digests[-1]) == {"by": KEPT_PACKAGES + 2}
+    assert slot.store.signature(digests[0]) is None
+    restarted(slot)
+    assert sorted(path.stem for path in signatures.iterdir()) == sorted(
+        path.name for path in (slot.store.folder / "packages").iterdir()
+    )
+
+
+def test_a_state_written_before_there_were_anchors_is_read(tmp_path: Path) -> None:
+    slot = serving(tmp_path, "one")
+    file = slot.store.folder / "state.json"
+    older = json.loads(file.read_text())
+    del older["seen_hash"]
+    file.write_text(json.dumps(older))
+
+    again = restarted(slot)
+
+    assert (versions(again), again.anchor) == (["v1", None], None)
 
 
 def test_a_linked_file_is_refused(tmp_path: Path) -> None:
