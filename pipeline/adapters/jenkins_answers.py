@@ -22,7 +22,7 @@ BUILD_TREE = (
     "actions[_class,userId,waitingForInput,"
     "executions[id,settled,input[id,message,ok,submitter,submitterParameter,"
     "parameters[name,type,description,choices,defaultParameterValue[value]]]],"
-    "causes[_class,shortDescription,timestamp,userId,user[id]]]"
+    "causes[_class,shortDescription,timestamp,userId,user[id]],parameters[name,value]]"
 )
 _INPUT_ACTION = "org.jenkinsci.plugins.workflow.support.steps.input.InputAction"
 _APPROVER_ACTION = "org.jenkinsci.plugins.workflow.support.steps.input.ApproverAction"
@@ -120,6 +120,20 @@ def approvers(build: Build) -> list[str]:
 def started_by(build: Build) -> str | None:
     """Id of the user who started a build; None when a schedule or a push did."""
     return next((str(cause["userId"]) for cause in _causes(build, ending=False) if cause.get("userId")), None)
+
+
+def starters(build: Build) -> set[str]:
+    """Ids of all who started a build: the same asked for twice while it is queued is one build with two causes."""
+    return {str(cause["userId"]) for cause in _causes(build, ending=False) if cause.get("userId")}
+
+
+def parameters(build: Build) -> dict[str, Any]:
+    """The parameters that a build was started with, as Jenkins keeps them."""
+    return {
+        str(one["name"]): one.get("value")
+        for action in build.get("actions", ())
+        for one in action.get("parameters") or ()
+    }
 
 
 def decision(build: Build, where: str) -> Decision:

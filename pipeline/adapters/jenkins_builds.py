@@ -46,14 +46,14 @@ class Builds:
 
         Args:
             job: full name.
-            parameters: with a `RUN` of the caller's own: it is how a start that was lost is found again.
+            parameters: with a `RUN` of the caller's own, if the job has it: so a start that was lost is found again.
 
         Raises:
             UsageError: no such job, it cannot be built, or the parameters are not its own.
             Unreachable: whether it started is not known, and it cannot be found out.
         """
         url = self.job_url(job)
-        known = self._parameters(url)
+        known = self.parameters(job)
         unknown = sorted(set(parameters) - set(known)) if known else []
         if unknown:
             raise UsageError(
@@ -64,7 +64,7 @@ class Builds:
                 "POST", url + ("buildWithParameters" if known else "build"), data=dict(parameters)
             )
         except Unreachable:
-            found = self._find(url, parameters[RUN_PARAMETER]) if known else None
+            found = self.find(job, parameters[RUN_PARAMETER]) if RUN_PARAMETER in parameters else None
             if found is None:
                 raise
             return found
@@ -76,12 +76,14 @@ class Builds:
         # The address comes back with the host that the request named: only the number is taken.
         return Started(queue=f"{self.jenkins.url}/queue/item/{number.group(1)}/")
 
-    def _parameters(self, url: str) -> list[str]:
-        about = self.jenkins.read(f"{url}api/json", {"tree": "property[parameterDefinitions[name]]"})
+    def parameters(self, job: str) -> list[str]:
+        """Names of a job's parameters; a pipeline has none before its first build."""
+        about = self.jenkins.read(f"{self.job_url(job)}api/json", {"tree": "property[parameterDefinitions[name]]"})
         return [str(one["name"]) for some in about.get("property", ()) for one in some.get("parameterDefinitions", ())]
 
-    def _find(self, url: str, run: str) -> Started | None:
-        """The build, or the place in the queue, that carries this run already."""
+    def find(self, job: str, run: str) -> Started | None:
+        """The build of a job, or the place in the queue, that carries this run already."""
+        url = self.job_url(job)
         tree = f"builds[url,actions[parameters[name,value]]]{{0,{LOOKED_BACK_AT}}}"
         for build in self.jenkins.read(f"{url}api/json", {"tree": tree}).get("builds", ()):
             if _carries(build, run):
@@ -115,17 +117,29 @@ class Builds:
             time.sleep(LOOK_EVERY_SECONDS)
 
     def log(self, build_url: str, *, follow: bool) -> Iterator[bytes]:
-        """The build's log in pieces, to its end, or as far as it is now. Never more than a piece in memory."""
+        """The build's log in pieces, to its end, or as far as it is now. Never more than a piece in memory.
+
+        An empty piece says that there is nothing more for now.
+        """
         start = "0"
         while True:
             # Offsets are the server's: they count bytes of the raw log, not of what is shown.
             with self.jenkins.stream(f"{build_url.rstrip('/')}/logText/progressiveText", {"start": start}) as answer:
                 yield from answer.iter_content(CHUNK)
+                yield b""
                 start = str(answer.headers.get("X-Text-Size", start))
                 more = answer.headers.get("X-More-Data") == "true"
             if not (more and follow):
                 return
             time.sleep(LOOK_EVERY_SECONDS)
+
+    def stages(self, build_url: str) -> list[tuple[str, str]]:
+        """Stages that have begun, and their states; none where Jenkins lacks the plugin pipeline-rest-api."""
+        try:
+            about = self.jenkins.read(f"{build_url.rstrip('/')}/wfapi/describe")
+        except UsageError:
+            return []
+        return [(str(stage["name"]), str(stage["status"])) for stage in about.get("stages", ())]
 
     def stop(self, build_url: str) -> Mapping[str, Any]:
         """End a build; answers the build as it is then. Its answer says nothing, so the build is read again."""

@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 
 from pipeline.bootstrap import anchors
 from pipeline.bootstrap.gatekeeping import gate_of, record_verdict, requirement
-from pipeline.bootstrap.identity import Answer, Verb, Who, identify
+from pipeline.bootstrap.identity import Answer, Verb, Who, asked_in, identify
 from pipeline.bootstrap.installation import Installation
 from pipeline.bootstrap.notify import deliver
 from pipeline.bootstrap.runner import execute
@@ -24,6 +24,17 @@ from pipeline.ports import LedgerTransaction
 
 BREAK_GLASS_HOURS = 4
 TOKENS_REMEMBERED = timedelta(days=2)
+
+
+def decide_as_started(place: Installation, build: str) -> str:
+    """Record what a build of the approval job was started for, by whom Jenkins says started it; answers the run.
+
+    Raises:
+        UsageError, ApprovalInvalid, PolicyRefused: as `decide`; the build is of another job, or not one person's.
+    """
+    asked = asked_in(place, build)
+    decide(place, asked.run, asked.answer)
+    return asked.run
 
 
 def decide(place: Installation, run: str, answer: Answer) -> None:

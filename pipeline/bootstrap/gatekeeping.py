@@ -158,6 +158,8 @@ def show(place: Installation, run: str) -> dict[str, Any]:
     return {
         "run": run,
         "headline": _headline(gate),
+        "gate": "open" if gate.open else "closed",
+        "line": _line(place, state, gate),
         "verdict": gate.verdict.model_dump(mode="json"),
         "subject": {**asdict(gate.subject), "digest": gate.subject.digest},
         "approvals": _standing(gate),
@@ -173,6 +175,16 @@ def try_policy(place: Installation, run: str, file: Path) -> dict[str, Any]:
     verdict = judge(load_policy(file), evidence_of(place, state), now)
     word = "would pass" if verdict.passed else f"would be refused ({len(verdict.refusals)} rule(s))"
     return {"run": run, "headline": f"{word} by {file}", "verdict": verdict.model_dump(mode="json"), "lines": []}
+
+
+def _line(place: Installation, state: RunState, gate: Gate) -> str:
+    """Model, version, verdict and the ledger's head in one line: a build that shows it is an anchor too."""
+    model, head = str((state.opened or {})["project"]), place.reader.head()
+    wanted = place.environment(model, ENVIRONMENT).wanted
+    serving = f"in {ENVIRONMENT} as {wanted.version}, " if wanted is not None and wanted.run == state.run else ""
+    anchor = f"{head.seq}:{head.hash}" if head else "empty"
+    version = f"version {state.fact('register')['version']}" if state.done("register") else "not registered"
+    return f"{model} {version}: {serving}{_headline(gate)} | ledger {anchor}"
 
 
 def _standing(gate: Gate) -> dict[str, Any]:

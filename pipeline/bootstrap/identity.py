@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pipeline.bootstrap.installation import Installation
 from pipeline.config import JenkinsSettings
@@ -80,11 +80,13 @@ def identify(place: Installation, answer: Answer, subject: Mapping[str, Any], ru
         return _demo(place, answer.demo, reason)
     if answer.token_file is not None:
         return _token(place, answer.token_file, reason)
-    if answer.build is not None and answer.input_id is not None and place.settings.jenkins is not None:
+    if answer.build is not None and place.settings.jenkins is not None:
+        if answer.input_id is None:
+            return _started(place.settings.jenkins, answer, reason)
         return _jenkins(place.settings.jenkins, answer, reason, run)
     raise UsageError(
         "no identity to believe: who decides is asked of Jenkins, of an identity provider, or of a signature",
-        where="--build and --input, --token-file, or --signed",
+        where="--build with --input, --token-file, or --signed",
         fix="gatehouse gate statement writes what is to be signed; the settings name the Jenkins or the provider",
     )
 
@@ -92,6 +94,55 @@ def identify(place: Installation, answer: Answer, subject: Mapping[str, Any], ru
 def starter(jenkins: JenkinsSettings, build: str) -> str | None:
     """The user who started the build, as Jenkins says; None when a schedule or a push did."""
     return _controller(jenkins, build).started_by(build)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the approval job was started with, as Jenkins itself keeps it."""
+
+    run: str
+    answer: Answer
+
+
+def asked_in(place: Installation, build: str) -> Asked:
+    """The decision that a build of the approval job is.
+
+    Raises:
+        UsageError: the settings name no such job, or the build says nothing that could be recorded.
+        ApprovalInvalid: the build is of another job.
+    """
+    jenkins = place.settings.jenkins
+    if jenkins is None or jenkins.approval_job is None:
+        raise UsageError("the settings name no approval job", where="settings: jenkins.approval_job")
+    from pipeline.adapters.jenkins_answers import parameters
+    from pipeline.adapters.jenkins_builds import Builds
+
+    believed = _controller(jenkins, build)
+    if not build.startswith(Builds(believed).job_url(jenkins.approval_job)):
+        raise ApprovalInvalid(f"a build of another job than {jenkins.approval_job} decides nothing", where=build)
+    given = {name: str(value or "").strip() for name, value in parameters(believed.build(build)).items()}
+    run, verb = given.get("RUN", ""), given.get("DECISION", "")
+    if not run or verb not in ("approve", "reject"):
+        raise UsageError(
+            f"nothing to record: RUN is '{run}' and DECISION '{verb}'", where=build, fix="start it again with both"
+        )
+    return Asked(run, Answer(cast("Verb", verb), given.get("WHY"), build=build))
+
+
+def _started(settings: JenkinsSettings, answer: Answer, reason: str) -> Who:
+    """The one user who started the build of the approval job; nobody else has touched what it says."""
+    from pipeline.adapters.jenkins_answers import starters
+
+    assert answer.build is not None
+    found = starters(_controller(settings, answer.build).build(answer.build))
+    if len(found) != 1:
+        listed = ", ".join(sorted(found)) or "nobody"
+        raise ApprovalInvalid(
+            f"a decision is one person's, and {listed} started this build",
+            where=answer.build,
+            fix="start the job again, by hand, one after the other",
+        )
+    return Who(found.pop(), reason, "jenkins", {"build": answer.build})
 
 
 def _demo(place: Installation, name: str, reason: str) -> Who:

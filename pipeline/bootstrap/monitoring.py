@@ -29,8 +29,8 @@ from pipeline.reports import monitor as page
 from pipeline.serving import prediction_log
 
 
-def monitor(place: Installation, environment: str, model: str | None, window: str, out: Path | None) -> None:
-    """Measure a window, record the verdict, write the page.
+def monitor(place: Installation, environment: str, model: str | None, window: str | None, out: Path | None) -> None:
+    """Measure a window (the last whole month, if not given), record the verdict, write the page.
 
     Raises:
         PolicyRefused: drift was found, or there was nothing to judge.
@@ -42,9 +42,9 @@ def monitor(place: Installation, environment: str, model: str | None, window: st
         raise UsageError(f"nothing serves in {environment}", where="--env", fix="promote a version first")
     state = place.state(wanted.run)
     project = place.project(state)
-    span = Window.parse(window)
+    span = Window.parse(window) if window else Window.month_before(place.clock().date())
     with place.reporter.track(f"reading {span} from the source"):
-        rows = source_columns(place, wanted.run, window)
+        rows = source_columns(place, wanted.run, str(span))
     with place.reporter.track("predicting and comparing"):
         predicted = load_model(place, wanted.package, wanted.uri).predict(rows) if _any(rows) else np.empty(0)
         found = _verdict(place, state, project, rows, predicted)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.common import Json, Run, answer, app, installation, table
+from pipeline.errors import UsageError
 
 gate = typer.Typer(help="The production gate: what waits, why, and the decision.", no_args_is_help=True)
 app.add_typer(gate, name="gate")
@@ -31,19 +32,27 @@ def show(
     policy: Annotated[
         Path | None, typer.Option("--policy", help="Judge by this policy instead; nothing is recorded.")
     ] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", help="Just 'line' (for a build's description) or 'gate' (open, closed).")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Show verdict, subject and approvals; exit code 3 when the policy refuses."""
+    """Show verdict, subject and approvals; exit code 3 when the policy refuses, except with --only."""
     from pipeline.bootstrap.gatekeeping import show, try_policy
 
     view = show(installation(), run) if policy is None else try_policy(installation(), run, policy)
+    if only is not None:
+        if only not in ("line", "gate"):
+            raise UsageError(f"nothing is called '{only}' here", where="--only", fix="line or gate")
+        typer.echo(view[only])
+        return
     if json:
         answer(view)
     else:
         typer.echo(f"{run}: {view['headline']}")
         table(view["verdict"]["rules"], ("passed", "rule", "value", "threshold", "reason"))
-        for line in view["lines"]:
-            typer.echo(line)
+        for more in view["lines"]:
+            typer.echo(more)
     if not view["verdict"]["passed"]:
         raise typer.Exit(3)
 
@@ -70,6 +79,16 @@ def _about_a_run(verb: str, words: str) -> None:
 _about_a_run("approve", "Record an approval of exactly what the evidence was measured on.")
 _about_a_run("reject", "Record a rejection: final for this subject.")
 _about_a_run("revoke", "Take back your approval, as long as the model is not rolled out.")
+
+
+@gate.command()
+def decide(
+    build: Annotated[str, typer.Option("--build", envvar="BUILD_URL", help="URL of the approval job's build.")],
+) -> None:
+    """Record what a build of the approval job says, as whoever started it: all of it is asked of Jenkins."""
+    from pipeline.bootstrap.decisions import decide_as_started
+
+    decide_as_started(installation(), build)
 
 
 @gate.command()

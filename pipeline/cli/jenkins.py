@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.common import Json, answer, app, installation, table
+from pipeline.cli.common import Json, Run, answer, app, installation, table
 
 jenkins = typer.Typer(help="Builds in Jenkins: start, follow, decide, stop.", no_args_is_help=True)
 app.add_typer(jenkins, name="jenkins")
@@ -39,7 +39,7 @@ def approvals(
     if json:
         answer(rows)
     elif rows:
-        table(rows, ("run", "verdict", "may decide", "since", "build"))
+        table(rows, ("model", "version", "verdict", "may decide", "left", "evidence", "build"))
     else:
         typer.echo("nothing waits")
 
@@ -58,6 +58,18 @@ def reject(build: Build, reason: Reason) -> None:
     from pipeline.bootstrap.jenkins_jobs import decide
 
     answer(decide(installation(), build, reason, approve=False))
+
+
+@jenkins.command()
+def release(run: Run, json: Json = False) -> None:
+    """Let the build that waits at a run's gate go on, once the approval job's decisions have opened it."""
+    from pipeline.bootstrap.jenkins_jobs import release
+
+    rows = release(installation(), run)
+    if json:
+        answer(rows)
+    for row in () if json else rows:
+        typer.echo(f"goes on: {row['build']}")
 
 
 @jenkins.command()

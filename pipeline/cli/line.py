@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.common import Env, ProjectFile, Run, app, installation
+from pipeline.cli.common import Env, Json, ProjectFile, Run, answer, app, installation
 
 Train = Annotated[str | None, typer.Option("--train", help="Training window instead of the project's.")]
 Holdout = Annotated[str | None, typer.Option("--holdout", help="Hold-out window instead of the project's.")]
@@ -118,7 +118,10 @@ def rollback(
 
 @app.command()
 def monitor(
-    window: Annotated[str, typer.Option("--window", help="Months or days: 2013-08..2013-09.")],
+    window: Annotated[
+        str | None,
+        typer.Option("--window", help="Months or days: 2013-08..2013-09. The last whole month, if not given."),
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Which model, if there are several.")] = None,
     env: Env = "production",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the page.")] = None,
@@ -127,3 +130,17 @@ def monitor(
     from pipeline.bootstrap.monitoring import monitor
 
     monitor(installation(), env, model, window, out)
+
+
+@app.command()
+def retrain(
+    model: Annotated[str | None, typer.Option("--model", help="Which model, if there are several.")] = None,
+    env: Env = "production",
+    json: Json = False,
+) -> None:
+    """Ask Jenkins for a new model if drift was measured last: once for a measurement, then not for a while."""
+    from pipeline.bootstrap.retraining import retrain
+
+    found = retrain(installation(), env, model)
+    if json:
+        answer(found)

@@ -107,10 +107,11 @@ class EvaluationSettings(Strict):
 
 
 class MonitorSettings(Strict):
-    """What is watched, and from when on it counts as drift."""
+    """What is watched, from when on it counts as drift, and how long a request for a new model rules out the next."""
 
     ignore: tuple[str, ...] = ()
     thresholds: Thresholds = Thresholds()
+    retrain_after_days: Annotated[float, Field(ge=0)] = 7
 
 
 class ProjectSettings(Strict):

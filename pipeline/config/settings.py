@@ -40,12 +40,15 @@ class MlflowSettings(Strict):
 class JenkinsSettings(Strict):
     """The Jenkins controller whose decisions are believed. `token_file` holds ``user:api-token``.
 
-    `ca_file` holds the certificates of a company's own authority, in PEM.
+    `ca_file` holds the certificates of a company's own authority, in PEM. A build of `approval_job` is a decision of
+    whoever started it. `jobs` names, by model, the job that is asked for a new one when drift was measured.
     """
 
     url: str
     token_file: Path
     ca_file: Path | None = None
+    approval_job: str | None = None
+    jobs: Mapping[str, str] = {}
 
 
 class OidcSettings(Strict):

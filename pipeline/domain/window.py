@@ -60,6 +60,19 @@ class Window:
         numbers = range(self.start.year * 12 + self.start.month - 1, last.year * 12 + last.month)
         return tuple(f"{number // 12:04}-{number % 12 + 1:02}" for number in numbers)
 
+    def ending(self, end: date) -> Window:
+        """A window as long as this one that ends before the day `end`: of as many months where both lie on months."""
+        if self.start.day == self.end.day == end.day == 1:
+            first = end.year * 12 + end.month - 1 - len(self.months())
+            return Window(date(first // 12, first % 12 + 1, 1), end)
+        return Window(end - (self.end - self.start), end)
+
+    @classmethod
+    def month_before(cls, day: date) -> Window:
+        """The last whole month before a day."""
+        end = day.replace(day=1)
+        return cls((end - _DAY).replace(day=1), end)
+
     def overlaps(self, other: Window) -> bool:
         """Whether some day is in both."""
         return self.start < other.end and other.start < self.end

@@ -32,7 +32,7 @@ def groovy():
         pytest.skip(MISSING)
 
     def run(program, *words, **more):
-        command = ["groovy", "-cp", str(HERE / "checker"), str(HERE / program), *map(str, words)]
+        command = ["groovy", "-cp", f"{HERE}/checker:{HERE}", str(HERE / program), *map(str, words)]
         return subprocess.run(
             command, capture_output=True, text=True, timeout=300, env={**environment, **more.pop("env", {})}, **more
         )

@@ -5,9 +5,15 @@ Where behaviour comes from (sources of Jenkins' core and plugins):
 - build, queue and log: core, ParameterizedJobMixIn, ParametersDefinitionProperty, Queue, AnnotatedLargeText;
 - inputs, who may answer them and how it is refused: pipeline-input-step, InputStepExecution and InputAction;
 - 400 with X-Error: core, hudson.model.Failure; GET on an act: stapler, RequirePOST;
-- wfapi: pipeline-rest-api, RunAPI and PendingInputActionsExt; what it cannot do ends as 500.
+- wfapi: pipeline-rest-api, RunAPI and PendingInputActionsExt; what it cannot do ends as 500;
+- restart from a stage, with the environment and the parameters of the first build: pipeline-model-definition,
+  RestartDeclarativePipelineAction;
+- milestones: pipeline-milestone-step, MilestoneStepExecution; the same item twice in the queue is one build with both
+  causes: core, Queue.scheduleInternal and CauseAction.foldIntoExisting;
+- webhooks: generic-webhook-trigger, GenericWebHookRequestReceiver; artifacts: core, DirectoryBrowserSupport.
 
-What it does not do: run a Jenkinsfile, folders' own pages, credentials, views, and anything in HTML but the errors.
+A job with a definition is really carried out (execution.py); one without is played by the test.
+What it does not do: folders' own pages, views, scanning for branches, and anything in HTML but the errors.
 """
 
 from __future__ import annotations
@@ -16,7 +22,9 @@ import base64
 import contextlib
 import hashlib
 import json
+import mimetypes
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -24,9 +32,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.jenkins.controller_state import INPUT, Job, User, pruned
+from tests.jenkins.controller_state import EXCEEDED, INPUT, Job, User, pruned
+from tests.jenkins.execution import Execution, Resources
 
 LOGIN_PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+EXECUTORS = {"gatehouse": 2, "gatehouse-production": 1}
+# What Jenkins sends with every file of a build that a browser asks for.
+CONTENT_SECURITY_POLICY = "sandbox; default-src 'none'; img-src 'self'; style-src 'self';"
 
 
 class Answer(Exception):
@@ -41,6 +53,11 @@ class Answer(Exception):
 
 def failure(message):
     return Answer(400, b"<html>error</html>", X_Error=message, Content_Type="text/html;charset=utf-8")
+
+
+def user_cause(name):
+    words = f"Started by user {name}"
+    return {"_class": "hudson.model.Cause$UserIdCause", "shortDescription": words, "userId": name, "userName": name}
 
 
 def not_found():
@@ -62,8 +79,12 @@ class Controller:
         self.before: Callable[[str, str], Any] = lambda method, path: None
         self.after: Callable[[str, str], Any] = lambda method, path: None
         self.lock = threading.RLock()
+        self.resources = Resources(EXECUTORS)
+        self.secrets: dict[str, str] = {}
 
     def __enter__(self):
+        self._folder = tempfile.TemporaryDirectory(prefix="jenkins-", ignore_cleanup_errors=True)
+        self.home = self._folder.name
         handler = type("Handler", (_Handler,), {"controller": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
@@ -73,6 +94,11 @@ class Controller:
         return self
 
     def __exit__(self, *_):
+        executions = [build.execution for job in self.jobs.values() for build in job.builds.values() if build.building]
+        for execution in filter(None, executions):
+            execution.stop("ABORTED", "the controller is shut down")
+            execution.join()
+        self._folder.cleanup()
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
@@ -97,9 +123,10 @@ class Controller:
     # --- routing ---
 
     def handle(self, request):
-        user = self.authenticate(request)
         path = request.path_only.removeprefix(self.context)
-        if request.method == "POST":
+        hook = path.startswith("/generic-webhook-trigger/")  # by its token, without a user and a crumb
+        user = None if hook else self.authenticate(request)
+        if request.method == "POST" and not hook:
             self.check_crumb(request, user)
         for pattern, act in ROUTES:
             match = re.fullmatch(pattern, path)
@@ -286,19 +313,77 @@ class Controller:
             parameter["name"]: given.get(parameter["name"], parameter.get("defaultParameterValue", {}).get("value"))
             for parameter in found.parameters
         }
+        new, number = self.schedule(found, values, user_cause(user.name))
+        raise Answer(201 if new else 303, b"", Location=self.queue_url(request, number))
+
+    def schedule(self, job, values, cause, restart=None):
+        """Queue a build; whether it is a new item, and its number. Restarts are never folded into others."""
         for item in self.queue.values():
-            if item["job"] is found and item["values"] == values and item["build"] is None:
-                raise Answer(303, b"", Location=self.queue_url(request, item["id"]))
+            waits = item["build"] is None and not item["cancelled"]
+            if waits and item["job"] is job and item["values"] == values and restart is None:
+                item["causes"].append(cause)
+                return False, item["id"]
         number = len(self.queue) + 1
         self.queue[number] = {
             "id": number,
-            "job": found,
+            "job": job,
             "values": values,
-            "user": user.name,
+            "causes": [cause],
+            "restart": restart,
             "build": None,
             "cancelled": False,
         }
-        raise Answer(201, b"", Location=self.queue_url(request, number))
+        self.maintain()
+        return True, number
+
+    def maintain(self):
+        """Let what may leave the queue leave it: Queue.maintain, for jobs that are carried out."""
+        for item in self.queue.values():
+            job = item["job"]
+            if job.definition is None or item["build"] or item["cancelled"]:
+                continue
+            if job.concurrent or not any(build.building for build in job.builds.values()):
+                self.leave_queue(item["id"])
+
+    def tick(self, job):
+        """The time of the job's schedule has come: TimerTrigger."""
+        defaults = {one["name"]: one["defaultParameterValue"]["value"] for one in job.parameters}
+        cause = {"_class": "hudson.triggers.TimerTrigger$TimerTriggerCause", "shortDescription": "Started by timer"}
+        return self.schedule(job, defaults, cause)[1]
+
+    def webhook(self, request, user):
+        """Start the jobs whose trigger has this token; the token comes in a header, or in the address."""
+        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        token = request.headers.get("token") or bearer or request.query.get("token", "")
+        triggered = {}
+        for job in self.jobs.values():
+            for trigger in job.triggers:
+                if trigger["name"] == "GenericTrigger" and token == self.secrets[trigger["named"]["tokenCredentialId"]]:
+                    defaults = {one["name"]: one["defaultParameterValue"]["value"] for one in job.parameters}
+                    words = trigger["named"].get("causeString", "Generic Cause")
+                    cause = {"_class": "org.jenkinsci.plugins.gwt.GenericCause", "shortDescription": words}
+                    number = self.schedule(job, defaults, cause)[1]
+                    triggered[job.name] = {"triggered": True, "id": number, "url": f"queue/item/{number}/"}
+        if not triggered:
+            raise Answer(404, {"jobs": None, "message": "Did not find any jobs with GenericTrigger configured!"})
+        raise Answer(200, {"jobs": triggered, "message": "Triggered jobs."})
+
+    def restart(self, request, user, job, number):
+        self.act_only(request)
+        build = self.build_at(user, job, number)
+        stage = request.form.get("stageName") or request.query.get("stageName", "")
+        refused = (
+            "not allowed to restart"
+            if build.building or not user.may("Job/Build") or not build.job.buildable
+            else f"Failure restarting from stage: no stage {stage}"
+            if build.stages.get(stage) in (None, "SKIPPED_FOR_FAILURE")
+            else None
+        )
+        if refused:
+            raise Answer(200, {"status": "ok", "data": {"success": "false", "message": refused}})
+        restarted = {"stage": stage, "environment": build.environment}
+        self.schedule(build.job, build.parameters, user_cause(user.name), restarted)
+        raise Answer(200, {"status": "ok", "data": {"success": "true", "message": "ok"}})
 
     def queue_url(self, request, number):
         # Built from the request's own Host header, not from the configured address: stapler's sendRedirect.
@@ -307,14 +392,42 @@ class Controller:
     def leave_queue(self, number):
         """What Jenkins does by itself a moment later: the build begins."""
         item = self.queue[number]
-        cause = {
-            "_class": "hudson.model.Cause$UserIdCause",
-            "shortDescription": f"Started by user {item['user']}",
-            "userId": item["user"],
-            "userName": item["user"],
-        }
-        item["build"] = item["job"].start(item["values"], [cause])
-        return item["build"]
+        build = item["build"] = item["job"].start(item["values"], item["causes"])
+        if item["job"].definition is not None:
+            build.execution = Execution(self, build, item["restart"])
+            build.execution.start()
+        return build
+
+    def pass_milestone(self, build, ordinal):
+        """End older builds that have not come so far; the number of a newer one that has, or None."""
+        build.milestone = ordinal
+        for other in list(build.job.builds.values()):
+            if (
+                other.building
+                and other.number < build.number
+                and (other.milestone is None or other.milestone < ordinal)
+            ):
+                self.supersede(other, build.number)
+        newer = (other for other in build.job.builds.values() if other.building and other.number > build.number)
+        return next(
+            (other.number for other in newer if other.milestone is not None and other.milestone >= ordinal), None
+        )
+
+    def supersede(self, build, by):
+        build.execution.stop("NOT_BUILT", f"Superseded by build #{by}")
+
+    def completed(self, build):
+        """A build that has passed a milestone ends, by its end, the older ones that have come just as far."""
+        if build.milestone is not None:
+            last, build.milestone = build.milestone, None
+            for other in list(build.job.builds.values()):
+                if (
+                    other.building
+                    and other.number < build.number
+                    and (other.milestone is None or other.milestone <= last)
+                ):
+                    self.supersede(other, build.number)
+        self.maintain()
 
     def queue_item(self, request, user, number):
         item = self.queue.get(int(number))
@@ -356,15 +469,45 @@ class Controller:
                     "user": {"id": user.name},
                 }
             ]
-            build.finish("ABORTED")
+            if build.execution:
+                build.execution.stop("ABORTED", f"Aborted by {user.name}")
+            else:
+                build.finish("ABORTED")
         raise Answer(302, b"", Location=".")
 
     def progressive(self, request, user, job, number):
         build = self.build_at(user, job, number)
-        start = int(request.query.get("start", 0))
-        text = build.log[start if start <= len(build.log) else 0 :]
         more = {"X_More_Data": "true"} if build.building else {}
-        raise Answer(200, text, Content_Type="text/plain;charset=UTF-8", X_Text_Size=str(len(build.log)), **more)
+        log, start = build.log, int(request.query.get("start", 0))
+        text = log[start if start <= len(log) else 0 :]
+        raise Answer(200, text, Content_Type="text/plain;charset=UTF-8", X_Text_Size=str(len(log)), **more)
+
+    def artifact(self, request, user, job, number, path):
+        build = self.build_at(user, job, number)
+        file = build.execution.work / "artifacts" / path if build.execution else None
+        if file is None or ".." in path or not file.is_file():
+            raise not_found()
+        kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+        raise Answer(200, file.read_bytes(), Content_Type=kind, Content_Security_Policy=CONTENT_SECURITY_POLICY)
+
+    def describe(self, request, user, job, number):
+        """Stages and their state, as far as the build has come."""
+        build = self.build_at(user, job, number)
+        if not self.has_wfapi:
+            raise not_found()
+        words = {"FAILURE": "FAILED", "NOT_BUILT": "ABORTED", "SKIPPED": "NOT_EXECUTED", "SKIPPED_FOR_FAILURE": "NOT_EXECUTED"}
+        stages = [
+            {"id": str(place), "name": name, "status": words.get(status, status)}
+            for place, (name, status) in enumerate(build.stages.items())
+        ]
+        status = (
+            "PAUSED_PENDING_INPUT"
+            if build.pending
+            else "IN_PROGRESS"
+            if build.building
+            else words.get(build.result, build.result)
+        )
+        raise Answer(200, {"id": str(build.number), "name": build.display_name, "status": status, "stages": stages})
 
     # --- inputs ---
 
@@ -431,6 +574,8 @@ class Controller:
                 }
             ]
             build.pending.remove(waiting)
+            if build.execution:
+                build.execution.answers.put({"act": "abort", "user": user.name})
             return
         if not waiting.may_answer(user):
             raise failure(
@@ -446,6 +591,15 @@ class Controller:
         build.answers = answers
         build.approved_by.append(user.name)
         build.pending.remove(waiting)
+        if build.execution:
+            build.execution.answers.put({"act": "proceed", "user": user.name, "parameters": answers})
+
+    def time_out(self, build):
+        """The limit of the stage that waits has come: TimeoutStepExecution."""
+        with self.lock:
+            build.pending.clear()
+            build.interrupted = [EXCEEDED]
+            build.execution.answers.put({"act": "timeout"})
 
     def submitted(self, waiting, request):
         if "json" not in request.form:
@@ -471,6 +625,10 @@ ROUTES = [
     (r"/queue/api/json", "queue_json"),
     (r"/api/json", "folder_json"),
     (BUILD + r"/api/json", "build_json"),
+    (r"/generic-webhook-trigger/invoke", "webhook"),
+    (BUILD + r"/restart/restartPipeline", "restart"),
+    (BUILD + r"/artifact/(?P<path>.+)", "artifact"),
+    (BUILD + r"/wfapi/describe", "describe"),
     (BUILD + r"/stop", "stop"),
     (BUILD + r"/", "page"),
     (BUILD + r"/logText/progressiveText", "progressive"),

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 INPUT = "org.jenkinsci.plugins.workflow.support.steps.input."
+EXCEEDED = {
+    "_class": "org.jenkinsci.plugins.workflow.steps.TimeoutStepExecution$ExceededTimeout",
+    "shortDescription": "Timeout has been exceeded",
+}
 
 
 @dataclass
@@ -55,7 +60,23 @@ class Build:
     approved_by: list[str] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     interrupted: list[dict[str, Any]] = field(default_factory=list)
-    log: bytes = b""
+    text: bytes = b""
+    stages: dict[str, str] = field(default_factory=dict)
+    artifacts: Path | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    problem: str | None = None
+    milestone: int | None = None
+    execution: Any = None
+
+    @property
+    def log(self):
+        """What the build has said: of its own process where one carries it out."""
+        file = self.execution.work / "log.txt" if self.execution else None
+        return self.text if file is None else file.read_bytes() if file.exists() else b""
+
+    @log.setter
+    def log(self, text):
+        self.text = text
 
     def ask(self, waiting):
         # A first letter a–z is put in capitals; look-up is case-sensitive afterwards: InputStep.capitalize.
@@ -68,12 +89,7 @@ class Build:
         self.building, self.result, self.pending = False, result, []
 
     def time_out(self):
-        self.interrupted = [
-            {
-                "_class": "org.jenkinsci.plugins.workflow.steps.TimeoutStepExecution$ExceededTimeout",
-                "shortDescription": "Timeout has been exceeded",
-            }
-        ]
+        self.interrupted = [EXCEEDED]
         self.finish("ABORTED")
 
 
@@ -82,6 +98,9 @@ class Job:
     name: str
     parameters: list[dict[str, Any]] = field(default_factory=list)
     buildable: bool = True
+    concurrent: bool = True
+    triggers: list[dict[str, Any]] = field(default_factory=list)
+    definition: Any = None
     builds: dict[int, Build] = field(default_factory=dict)
 
     @property

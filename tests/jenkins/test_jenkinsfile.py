@@ -61,8 +61,10 @@ def test_each_stage_holds_the_credentials_of_its_own_account_and_of_no_other():
 def commands_of(text):
     """Every call of the pipeline, one line each, with what the shell would put in replaced by words."""
     joined = re.sub(r"\\\n\s*", " ", text)
-    for line in re.findall(r"-m pipeline (.+?)(?:'\)?$|$)", joined, flags=re.MULTILINE):
-        shown = re.sub(r"\$\{[A-Z]+:\+(.*?)\}(?=\s|$)", r"\1", line)
+    for line in re.findall(
+        r"(?:-m pipeline|gatehouse ') ?(.+?)(?:'(?:, return\w+: true)?\).*$|'$|$)", joined, flags=re.MULTILINE
+    ):
+        shown = re.sub(r"\$\{[A-Z]+:\+(.*?)\}(?=\s|$)", r"\1", line).removesuffix("'")
         for decision in ("approve", "reject") if '"$DECISION"' in shown else ("",):
             yield shown.replace('"$DECISION"', decision).split(" > ")[0].split()
 
@@ -92,27 +94,40 @@ def test_every_script_that_a_stage_calls_is_there_and_can_be_run():
         assert (ROOT / script).stat().st_mode & 0o100, script
 
 
-# --- the operators' own job ---
+# --- the jobs beside it ---
 
-OPERATIONS = (INFRA / "operations.Jenkinsfile").read_text(encoding="utf-8")
-# Rules of a pipeline with a gate; this one has none, no runs, and is built from one branch.
+OTHERS = {
+    "approval": {"gatehouse-settings-approval"},
+    "monitoring": {"gatehouse-settings-monitoring"},
+    "operations": {"gatehouse-settings-production"},
+}
+# Rules of a pipeline with a gate; these have none, and are built from one branch.
 OF_A_GATE = {"milestone-not-queue", "pull-request", "run-id"}
 
 
-def test_the_operators_job_is_sound_and_its_commands_are_known(check):
-    path = INFRA / "operations.Jenkinsfile"
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_job_beside_the_line_is_sound_and_its_commands_are_known(check, name):
+    path = INFRA / f"{name}.Jenkinsfile"
     (findings,) = check([path]).values()
     assert {finding["rule"] for finding in findings} <= OF_A_GATE
-    for command, rest in map(command_of, commands_of(OPERATIONS)):
+    calls = list(commands_of(path.read_text(encoding="utf-8")))
+    assert calls
+    for command, rest in map(command_of, calls):
         known = {name for parameter in command.params for name in parameter.opts}
         assert {word for word in rest if word.startswith("--")} <= known
-    assert len(list(commands_of(OPERATIONS))) == 5
 
 
-def test_the_operators_job_uses_credentials_and_agents_that_there_are():
-    assert set(re.findall(r"credentials\('([^']+)'\)", OPERATIONS)) == {"gatehouse-settings-production"}
-    assert set(re.findall(r"label '([^']+)'", OPERATIONS)) == {"gatehouse-production"}
-    assert "infra/jenkins/operations.Jenkinsfile" in (INFRA / "jobs.groovy").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_job_beside_the_line_binds_its_own_credentials_only_and_is_declared(name):
+    text = (INFRA / f"{name}.Jenkinsfile").read_text(encoding="utf-8")
+    assert set(re.findall(r"credentials\('([^']+)'\)", text)) == OTHERS[name]
+    assert f"infra/jenkins/{name}.Jenkinsfile" in (INFRA / "jobs.groovy").read_text(encoding="utf-8")
+
+
+def test_the_checker_knows_the_steps_of_the_shared_library():
+    steps = {file.stem for file in (INFRA / "library" / "vars").iterdir()}
+    known = re.search(r"LIBRARY = \[(.*)\]", (HERE / "checker" / "Grammar.groovy").read_text())[1]
+    assert set(re.findall(r"'(\w+)'", known)) == steps
 
 
 # --- against the configuration of the controller ---
@@ -135,7 +150,9 @@ def test_every_label_has_an_agent():
 
 
 def test_the_approvers_are_a_group_that_may_look_and_neither_start_nor_stop_a_build():
-    (group,) = re.findall(r"submitter '([^']+)'", TEXT)
+    (submitters,) = re.findall(r"submitter '([^']+)'", TEXT)
+    group, user = submitters.split(",")
+    assert user == "gatehouse"
     roles = configuration()["jenkins"]["authorizationStrategy"]["roleBased"]["roles"]["items"]
     held = {permission for role in roles if {"group": group} in role["entries"] for permission in role["permissions"]}
     assert held == {"Job/Read"}
@@ -199,7 +216,7 @@ MUTATIONS = {
         {"production-without-gate", "undeclared-variable"},
     ),
     "an agent stands at the top": (r"    agent none", "    agent { label 'gatehouse' }", {"agent-none"}),
-    "anybody may approve": (r" +submitter 'gatehouse-approvers'\n", "", {"input-submitter"}),
+    "anybody may approve": (r" +submitter 'gatehouse-approvers.*\n", "", {"input-submitter"}),
     "nobody asks who approved": (r" +submitterParameter 'APPROVER'\n", "", {"input-submitter-parameter"}),
     "the gate waits for ever": (r" +options \{ timeout\(time: 72.*\n", "", {"input-timeout"}),
     "the lock goes around the gate": (

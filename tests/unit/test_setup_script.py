@@ -12,7 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "scripts"
-TOOLS = ("bash", "cat", "cksum", "dirname", "flock", "grep", "mkdir", "readlink", "rm", "sed", "tail", "timeout")
+TOOLS = ("bash", "cat", "cksum", "dirname", "flock", "grep", "ln", "mkdir", "readlink", "rm", "sed", "tail", "timeout")
 
 
 @pytest.fixture
@@ -136,3 +136,38 @@ def test_clean_ends_what_runs_even_when_the_environment_was_removed_first(checko
         assert stranger.poll() is None
         stranger.kill()
     assert not home.exists()
+
+
+def test_an_agents_own_environment_is_used_if_it_is_the_one_wanted(checkout, path, tmp_path):
+    agents, wanted = (
+        tmp_path / "an agent" / "venv",
+        "".join((checkout / name).read_text() for name in ("pyproject.toml", "infra/python/constraints.txt")),
+    )
+    (agents / "bin").mkdir(parents=True)
+    sums = subprocess.run(["cksum"], input=wanted, capture_output=True, text=True, check=True).stdout.strip()
+    (agents / ".gatehouse-setup").write_text(f"/somewhere else {sums}")
+    environment = {"PATH": str(path), "HOME": "/nonexistent", "GATEHOUSE_VENV": str(agents)}
+    command = ["bash", str(checkout / "scripts" / "setup")]
+    for _ in range(2):
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert (checkout / ".venv").resolve() == agents
+    (agents / ".gatehouse-setup").write_text("/somewhere else 1 2")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "other requirements" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["scripts/trigger", "--p"], ["--param"]),
+        (["./approve", "--"], ["--reason", "--help"]),
+        (["gatehouse", "gate", "rev"], ["revoke"]),
+    ],
+)
+def test_the_shell_completes_what_the_commands_know(words, offered):
+    line = " ".join(f"'{word}'" for word in words)
+    script = f"source scripts/completion; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _gatehouse_complete"
+    done = subprocess.run(
+        ["bash", "-c", script + '; printf "%s\\n" "${COMPREPLY[@]}"'], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.stdout.split() == offered, done.stderr

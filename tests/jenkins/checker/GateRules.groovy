@@ -40,7 +40,7 @@ class GateRules extends GrammarRules {
     void agents(Stage stage) {
         def agent = takesAgent(stage)
         def shells = false
-        if (stage.sections.steps) { Call.everyCall(stage.sections.steps.node) { shells |= it.methodAsString == 'sh' } }
+        if (stage.sections.steps) { Call.everyCall(stage.sections.steps.node) { shells |= it.methodAsString in Grammar.SHELLS } }
         if (shells && !agent && !stage.around.any { it.sections.agent }) { report(stage.line, 'stage-agent', "stage '${stage.name}' runs commands on no agent") }
         if (agent && !stage.sections.input && !('timeout' in stage.options)) { report(stage.line, 'stage-timeout', "stage '${stage.name}' has no limit and may hang for ever") }
         [top, stage.sections].each { sections ->
@@ -104,7 +104,7 @@ class GateRules extends GrammarRules {
 
     static List<String> commands(Stage stage) {
         def texts = []
-        if (stage.sections.steps) { Call.everyCall(stage.sections.steps.node) { call -> if (call.methodAsString == 'sh') { texts << shellText(call) } } }
+        if (stage.sections.steps) { Call.everyCall(stage.sections.steps.node) { call -> if (call.methodAsString in Grammar.SHELLS) { texts << shellText(call) } } }
         texts.findAll { it }
     }
 
@@ -115,12 +115,13 @@ class GateRules extends GrammarRules {
             if (argument instanceof MapExpression) { argument.mapEntryExpressions.each { if (it.keyExpression.text == 'script') { found = it.valueExpression } } }
             else if (found == null) { found = argument }
         }
-        found instanceof ConstantExpression ? String.valueOf(found.value) : found == null ? '' : null
+        def before = call.methodAsString == 'gatehouse' ? '.venv/bin/python -m pipeline ' : ''
+        found instanceof ConstantExpression ? before + found.value : found == null ? '' : null
     }
 
     void shells(Call pipeline) {
         Call.everyCall(pipeline.node) { call ->
-            if (call.methodAsString != 'sh') { return }
+            if (!(call.methodAsString in Grammar.SHELLS)) { return }
             def text = shellText(call)
             if (text == null) { report(call.lineNumber, 'interpolated-shell', 'Groovy would write secrets and parameters into the command: single quotes'); return }
             if (text =~ /python -m pipeline (?!report)/ && !text.contains('--run "$GATEHOUSE_RUN"')) { report(call.lineNumber, 'run-id', 'a stage gets its run by --run "$GATEHOUSE_RUN"') }

@@ -24,6 +24,10 @@ class Grammar {
     static final STEPS = ['sh', 'echo', 'error', 'script', 'milestone', 'junit', 'archiveArtifacts', 'publishHTML', 'timeout', 'retry', 'dir',
                           'withEnv', 'withCredentials', 'lock', 'unstable', 'catchError', 'warnError', 'node', 'cleanWs', 'checkout', 'build',
                           'sleep', 'writeFile', 'readFile', 'fileExists', 'stash', 'unstash', 'input', 'deleteDir', 'waitUntil', 'tool', 'mail']
+    /** Steps of the shared library, infra/jenkins/library/vars. */
+    static final LIBRARY = ['gatehouse', 'showVerdict']
+    /** Steps that run a command. */
+    static final SHELLS = ['sh', 'gatehouse']
     /** What Jenkins itself puts into a build's environment. */
     static final GIVEN = ['BUILD_URL', 'BUILD_NUMBER', 'BUILD_TAG', 'JOB_NAME', 'JOB_BASE_NAME', 'JOB_URL', 'WORKSPACE', 'WORKSPACE_TMP', 'NODE_NAME',
                           'EXECUTOR_NUMBER', 'STAGE_NAME', 'JENKINS_URL', 'BRANCH_NAME', 'CHANGE_ID', 'CHANGE_TARGET', 'GIT_COMMIT', 'HOME', 'PATH']

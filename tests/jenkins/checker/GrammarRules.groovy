@@ -171,7 +171,7 @@ class GrammarRules {
 
     void step(Call call) {
         if (call.name in Grammar.BLOCKED_STEPS) { report(call.line, 'blocked-step', "`${call.name}` may not be used as a step"); return }
-        known(call, Grammar.STEPS, 'unknown-step')
+        known(call, Grammar.STEPS + Grammar.LIBRARY, 'unknown-step')
         def first = call.args ? call.args[0] : call.named.script
         if (call.name in ['sh', 'echo', 'error'] && first instanceof ConstantExpression && !(first.value instanceof String)) {
             report(call.line, 'step-argument', "`${call.name}` takes a string")
