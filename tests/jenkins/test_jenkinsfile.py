@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import typer.main
-import yaml
 
 from pipeline.bootstrap.runner import account_of
 from pipeline.cli import app
@@ -107,68 +106,6 @@ def test_the_operators_job_is_sound_and_its_commands_are_known(check):
         known = {name for parameter in command.params for name in parameter.opts}
         assert {word for word in rest if word.startswith("--")} <= known
     assert len(list(commands_of(OPERATIONS))) == 5
-
-
-def test_the_operators_job_uses_credentials_and_agents_that_there_are():
-    assert set(re.findall(r"credentials\('([^']+)'\)", OPERATIONS)) == {"gatehouse-settings-production"}
-    assert set(re.findall(r"label '([^']+)'", OPERATIONS)) == {"gatehouse-production"}
-    assert "infra/jenkins/operations.Jenkinsfile" in (INFRA / "jobs.groovy").read_text(encoding="utf-8")
-
-
-# --- against the configuration of the controller ---
-
-
-def configuration():
-    return yaml.safe_load((INFRA / "jenkins.yaml").read_text(encoding="utf-8"))
-
-
-def test_every_credential_that_is_bound_is_declared():
-    domains = configuration()["credentials"]["system"]["domainCredentials"]
-    declared = {next(iter(entry.values()))["id"] for domain in domains for entry in domain["credentials"]}
-    assert set(re.findall(r"credentials\('([^']+)'\)", TEXT)) <= declared
-
-
-def test_every_label_has_an_agent():
-    nodes = configuration()["jenkins"]["nodes"]
-    labels = {label for node in nodes for label in node["permanent"]["labelString"].split()}
-    assert set(re.findall(r"label '([^']+)'", TEXT)) <= labels
-
-
-def test_the_approvers_are_a_group_that_may_look_and_neither_start_nor_stop_a_build():
-    (group,) = re.findall(r"submitter '([^']+)'", TEXT)
-    roles = configuration()["jenkins"]["authorizationStrategy"]["roleBased"]["roles"]["items"]
-    held = {permission for role in roles if {"group": group} in role["entries"] for permission in role["permissions"]}
-    assert held == {"Job/Read"}
-
-
-def test_the_lock_is_declared():
-    declared = {
-        entry["name"] for entry in configuration()["unclassified"]["lockableResourcesManager"]["declaredResources"]
-    }
-    assert set(re.findall(r"lock\(resource: '([^']+)'\)", TEXT)) <= declared
-
-
-NEEDED = {
-    "archiveArtifacts": "workflow-basic-steps",
-    "buildDiscarder": "workflow-job",
-    "changeRequest": "workflow-multibranch",
-    "credentials(": "credentials-binding",
-    "durabilityHint": "workflow-job",
-    "input {": "pipeline-input-step",
-    "junit ": "junit",
-    "lock(": "lockable-resources",
-    "milestone(": "pipeline-milestone-step",
-    "pipeline {": "pipeline-model-definition",
-    "sh '": "workflow-durable-task-step",
-    "timestamps()": "timestamper",
-}
-
-
-@pytest.mark.parametrize("word", NEEDED)
-def test_every_plugin_that_a_step_needs_is_listed(word):
-    assert word in TEXT, "no longer used: take it off this list"
-    lines = (INFRA / "plugins.txt").read_text(encoding="utf-8").splitlines()
-    assert NEEDED[word] in {line.split("#")[0].split(":")[0].strip() for line in lines}
 
 
 # --- the checker ---
