@@ -550,6 +550,37 @@ def test_the_controllers_image_holds_every_file_where_the_configuration_looks_fo
     assert "--latest=false" in run.split(), "or the tool takes newer versions than the pinned ones"
 
 
+def test_the_trial_on_one_machine_is_made_of_these_images_nodes_and_files():
+    compose = load(DOCKER / "compose.yaml")
+    services = compose["services"]
+    built = {
+        DOCKER / service["build"]["context"] / service["build"]["dockerfile"]
+        for service in services.values()
+        if "build" in service
+    }
+    assert {path.resolve() for path in built} == set(DOCKERFILES)
+    named = [service["command"][-1] for service in services.values() if "command" in service]
+    assert sorted(named) == sorted(node.permanent.name for node in controller().jenkins.nodes)
+    for service in services.values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in compose["volumes"] or source == "./secrets" or (DOCKER / source).is_file(), volume
+        for secret in service.get("secrets", []):
+            assert (secret if isinstance(secret, str) else secret["source"]) in compose["secrets"]
+        for setting in service.get("environment", {}):
+            assert setting.startswith("POSTGRES_") or f"`{setting}`" in read(DOCKER / "jenkins" / "README.md")
+    agent = read(DOCKER / "agent" / "Dockerfile")
+    assert "@/run/secrets/agent_secret" in agent
+    assert {
+        secret["target"] for name in services if name.startswith("agent") for secret in services[name]["secrets"]
+    } == {"agent_secret"}
+
+
+def test_secrets_reach_neither_the_repository_nor_an_image():
+    assert "/docker/secrets/" in read(ROOT / ".gitignore").split()
+    assert "docker/secrets" in read(ROOT / ".dockerignore").split()
+
+
 def test_nothing_relaxes_what_a_browser_may_run():
     for path in [*INFRA.rglob("*"), *DOCKER.rglob("*")]:
         if path.is_file() and path.suffix != ".md":
