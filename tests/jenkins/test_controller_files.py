@@ -33,6 +33,19 @@ def code(path):
     return re.sub(r"(?<!:)//.*|/\*.*?\*/", "", read(path), flags=re.MULTILINE)
 
 
+GROOVY = set("assert catch def else finally for if import return switch throw try while".split())  # noqa: SIM905
+
+
+def words(path):
+    """What begins a statement or a condition: sections, options, steps."""
+    text = re.sub(r"'''.*?'''|\"\"\".*?\"\"\"", "''", code(path), flags=re.DOTALL)
+    lines = re.findall(
+        r"(?:^|\{)[ \t]*([A-Za-z]\w*)(?=\s*[({]|[ \t]+['\w])(?![ \t]+\w+[ \t]*=[^=])", text, flags=re.MULTILINE
+    )
+    own = re.findall(r"\bdef (\w+) *\(", text)
+    return {*lines, *re.findall(r"= *(credentials)\(", text)} - GROOVY - set(own)
+
+
 # --- configuration as code ---
 
 
@@ -262,16 +275,24 @@ def bound(path):
     return set(re.findall(r"\b(?:credentials\(|credentialsId: *|tokenCredentialId: *)'([^']+)'", code(path)))
 
 
-@pytest.mark.parametrize("job", [job for job, path in JOBS.items() if (ROOT / path).is_file()])
+def bound_by(job):
+    """What a job binds, itself or through the shared steps that it calls."""
+    path = ROOT / JOBS[job]
+    if not path.is_file():
+        return set()
+    return bound(path).union(*(bound(step) for step in STEPS if step.stem in words(path)))
+
+
+@pytest.mark.parametrize("job", JOBS)
 def test_every_credential_that_a_job_binds_is_one_that_it_can_see(made, job):
     seen = set(made["starts"]["first"]["folders"][job.split("/")[0]]) | {"git-ssh"}
-    assert bound(ROOT / JOBS[job]) <= seen
+    assert bound_by(job) <= seen
 
 
 def test_every_credential_of_a_folder_is_bound_by_a_job_of_the_folder(made):
     for folder, seen in made["starts"]["first"]["folders"].items():
-        files = [ROOT / path for job, path in JOBS.items() if job.startswith(f"{folder}/") and (ROOT / path).is_file()]
-        assert set(seen) == set().union(*map(bound, files)), folder
+        jobs = [job for job in JOBS if job.startswith(f"{folder}/")]
+        assert set(seen) == set().union(*map(bound_by, jobs)), folder
 
 
 def test_nothing_but_the_key_of_the_repository_is_global():
@@ -364,7 +385,6 @@ def test_no_agent_and_no_lock_is_declared_for_nothing():
 
 # --- plugins ---
 
-GROOVY = set("assert catch def else finally for if import return switch throw try while".split())  # noqa: SIM905
 # What each plugin brings to a pipeline: sections, conditions, options, steps.
 BRINGS = {
     "pipeline-model-definition": """
@@ -439,16 +459,7 @@ def plugins():
     return listed
 
 
-def words(path):
-    """What begins a statement or a condition: sections, options, steps."""
-    text = re.sub(r"'''.*?'''|\"\"\".*?\"\"\"", "''", code(path), flags=re.DOTALL)
-    lines = re.findall(
-        r"(?:^|\{)[ \t]*([A-Za-z]\w*)(?=\s*[({]|[ \t]+['\w])(?![ \t]+\w+[ \t]*=[^=])", text, flags=re.MULTILINE
-    )
-    return {*lines, *re.findall(r"= *(credentials)\(", text)} - GROOVY
-
-
-@pytest.mark.parametrize("path", PIPELINES, ids=name_of)
+@pytest.mark.parametrize("path", [*PIPELINES, *STEPS], ids=name_of)
 def test_every_plugin_that_a_pipeline_needs_is_listed(path):
     unknown = words(path) - set(WORDS)
     assert not unknown, "say in BRINGS which plugin each of these comes from"
@@ -467,7 +478,7 @@ def keys(value, path=""):
 
 def needed():
     """Each plugin that a file needs."""
-    used = {WORDS[word] for path in PIPELINES for word in words(path) if word in WORDS}
+    used = {WORDS[word] for path in [*PIPELINES, *STEPS] for word in words(path) if word in WORDS}
     found = "\n".join(f"{key}." for path in [INFRA / "jenkins.yaml", *REALMS] for key in keys(load(path)))
     used |= {plugin for key, plugin in KEYS.items() if f".{key}." in found}
     called = set(re.findall(r"^\s*(\w+)\b(?=[ (])", code(INFRA / "jobs.groovy"), flags=re.MULTILINE))
