@@ -358,7 +358,7 @@ class Controller:
         triggered = {}
         for job in self.jobs.values():
             for trigger in job.triggers:
-                if trigger["name"] == "GenericTrigger" and token == self.secrets[trigger["named"]["tokenCredentialId"]]:
+                if trigger["name"] == "GenericTrigger" and self.is_meant(trigger["named"], token, request.query):
                     defaults = {one["name"]: one["defaultParameterValue"]["value"] for one in job.parameters}
                     words = trigger["named"].get("causeString", "Generic Cause")
                     cause = {"_class": "org.jenkinsci.plugins.gwt.GenericCause", "shortDescription": words}
@@ -367,6 +367,12 @@ class Controller:
         if not triggered:
             raise Answer(404, {"jobs": None, "message": "Did not find any jobs with GenericTrigger configured!"})
         raise Answer(200, {"jobs": triggered, "message": "Triggered jobs."})
+
+    def is_meant(self, trigger, token, query):
+        """Its token, and its filter found in the text that the address fills in."""
+        text = re.sub(r"\$(\w+)", lambda found: query.get(found[1], ""), trigger.get("regexpFilterText", ""))
+        wanted = re.search(trigger.get("regexpFilterExpression", ""), text)
+        return token == self.secrets[trigger["tokenCredentialId"]] and wanted is not None
 
     def restart(self, request, user, job, number):
         self.act_only(request)
@@ -495,7 +501,12 @@ class Controller:
         build = self.build_at(user, job, number)
         if not self.has_wfapi:
             raise not_found()
-        words = {"FAILURE": "FAILED", "NOT_BUILT": "ABORTED", "SKIPPED": "NOT_EXECUTED", "SKIPPED_FOR_FAILURE": "NOT_EXECUTED"}
+        words = {
+            "FAILURE": "FAILED",
+            "NOT_BUILT": "ABORTED",
+            "SKIPPED": "NOT_EXECUTED",
+            "SKIPPED_FOR_FAILURE": "NOT_EXECUTED",
+        }
         stages = [
             {"id": str(place), "name": name, "status": words.get(status, status)}
             for place, (name, status) in enumerate(build.stages.items())

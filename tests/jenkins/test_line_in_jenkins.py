@@ -117,7 +117,16 @@ def test_each_job_could_do_no_more_than_its_own_account(company, served):
     line = (company.folder / "gatehouse-settings.toml").read_text()
     assert "approval_uri" not in line and "promotion_uri" not in line and "key = " not in line
     settings = company.folder / "gatehouse-settings.toml"
-    words = ("gate", "approve", "--run", company.copy("first", "stolen"), "--reason", "mine", "--demo-identity", "grace")
+    words = (
+        "gate",
+        "approve",
+        "--run",
+        company.copy("first", "stolen"),
+        "--reason",
+        "mine",
+        "--demo-identity",
+        "grace",
+    )
     assert "Postgres refuses" in company.gatehouse(*words, settings=settings, expected=(2, 4)).stderr
 
 

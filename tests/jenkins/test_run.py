@@ -343,8 +343,8 @@ def test_a_pull_request_runs_the_tests_and_nothing_else_and_sees_no_credentials(
 
 
 def test_a_schedule_starts_the_line_but_never_a_pull_request(first):
-    assert first["approved"].events("triggers")[0]["names"] == ["cron"]
-    assert first["pull request"].events("triggers")[0]["names"] == []
+    assert first["approved"].events("triggers")[0]["names"] == ["cron", "GenericTrigger"]
+    assert first["pull request"].events("triggers")[0]["names"] == ["GenericTrigger"]
 
 
 def test_parameters_arrive_as_they_were_written_and_empty_ones_not_at_all(first):
