@@ -207,6 +207,8 @@ def meaning(status: int, headers: Mapping[str, str], where: str) -> GatehouseErr
     if status == 400 and said.startswith("You need"):
         # Who may not answer an input is told so with 400, not 403: hudson.model.Failure.
         return ApprovalInvalid(f"Jenkins refuses: {said}", where=where, fix="let somebody decide who may")
+    if status == 429:
+        return Unreachable("Jenkins, or a proxy, asks for fewer requests", where=where, fix="try again in a minute")
     if status >= 500:
         return Unreachable(f"Jenkins answers {status}", where=where, fix="its log says why; try again when it is well")
     what, fix = _MEANING.get(status, (f"Jenkins answers {status}", ""))

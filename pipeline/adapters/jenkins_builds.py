@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import stamina
+
 from pipeline.adapters.jenkins_client import Jenkins
 from pipeline.errors import GatehouseError, Unreachable, UsageError
 
@@ -20,6 +22,7 @@ RUN_PARAMETER = "RUN"
 LOOK_EVERY_SECONDS = 1.0
 CHUNK = 1 << 16
 LOOKED_BACK_AT = 30
+PATIENCE_SECONDS = 600.0  # for a controller that restarts while a build is followed
 _BUILDS = f"builds[number,url,building,result,displayName,description,timestamp]{{0,{LOOKED_BACK_AT}}}"
 
 
@@ -106,7 +109,7 @@ class Builds:
             return started.build
         said = None
         while True:
-            item = self.jenkins.read(f"{started.queue}api/json")
+            item = self.patiently(f"{started.queue}api/json")
             if item.get("executable"):
                 return str(item["executable"]["url"])
             if item.get("cancelled"):
@@ -121,17 +124,34 @@ class Builds:
 
         An empty piece says that there is nothing more for now.
         """
-        start = "0"
+        start, shown, lost = "0", 0, None
         while True:
+            seen = 0
             # Offsets are the server's: they count bytes of the raw log, not of what is shown.
-            with self.jenkins.stream(f"{build_url.rstrip('/')}/logText/progressiveText", {"start": start}) as answer:
-                yield from answer.iter_content(CHUNK)
-                yield b""
-                start = str(answer.headers.get("X-Text-Size", start))
-                more = answer.headers.get("X-More-Data") == "true"
+            try:
+                with self.jenkins.stream(
+                    f"{build_url.rstrip('/')}/logText/progressiveText", {"start": start}
+                ) as answer:
+                    for piece in answer.iter_content(CHUNK):
+                        yield piece[max(0, shown - seen) :]
+                        seen += len(piece)
+                    yield b""
+                    start, shown, lost = str(answer.headers.get("X-Text-Size", start)), 0, None
+                    more = answer.headers.get("X-More-Data") == "true"
+            except Unreachable:
+                # The controller restarts: what was shown of this piece is left out when it comes again.
+                shown, lost, more = max(shown, seen), lost or time.monotonic(), True
+                if not follow or time.monotonic() - lost > PATIENCE_SECONDS:
+                    raise
             if not (more and follow):
                 return
             time.sleep(LOOK_EVERY_SECONDS)
+
+    def patiently(self, url: str) -> Any:
+        """As `Jenkins.read`, waiting for a controller that restarts."""
+        return stamina.retry(
+            on=Unreachable, attempts=None, timeout=PATIENCE_SECONDS, wait_initial=LOOK_EVERY_SECONDS, wait_max=10.0
+        )(self.jenkins.read)(url)
 
     def stages(self, build_url: str) -> list[tuple[str, str]]:
         """Stages that have begun, and their states; none where Jenkins lacks the plugin pipeline-rest-api."""

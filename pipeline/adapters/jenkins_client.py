@@ -232,12 +232,15 @@ class Jenkins:
 
     @contextmanager
     def stream(self, url: str, query: Mapping[str, str]) -> Iterator[requests.Response]:
-        """An answer whose body is read piece by piece. Raises as `read` does."""
+        """An answer whose body is read piece by piece. Raises as `read` does, also when it breaks off in the middle."""
         for attempt in stamina.retry_context(on=Unreachable, attempts=ATTEMPTS, wait_initial=0.2, wait_max=5.0):
             with attempt:
                 answer = self.send("GET", url, params=query, stream=True)
-        with answer:
-            yield answer
+        try:
+            with answer:
+                yield answer
+        except requests.RequestException as error:
+            raise _silent(error, url) from error
 
     def send(self, method: str, url: str, *, stream: bool = False, **content: Any) -> requests.Response:
         """One request, never repeated here. Raises as `read` does."""
@@ -247,15 +250,20 @@ class Jenkins:
                 requests.Request(method, url, **content), add_crumb=False, stream=stream
             )
         except (jenkins.TimeoutException, requests.RequestException) as error:
-            raise Unreachable(
-                f"Jenkins does not answer: {type(error).__name__}",
-                where=url,
-                fix="see whether the controller runs and whether this machine reaches it",
-            ) from error
+            raise _silent(error, url) from error
         refused = meaning(answer.status_code, answer.headers, url)
         if refused is not None:
+            answer.close()
             raise refused
         return answer
+
+
+def _silent(error: Exception, url: str) -> Unreachable:
+    return Unreachable(
+        f"Jenkins does not answer: {type(error).__name__}",
+        where=url,
+        fix="see whether the controller runs and whether this machine reaches it",
+    )
 
 
 class _Server(jenkins.Jenkins):  # type: ignore[misc]  # python-jenkins has no types

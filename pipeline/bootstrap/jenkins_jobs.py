@@ -61,7 +61,7 @@ def trigger(place: Installation, job: str, sets: Sequence[str], *, follow: bool)
     if not follow:
         return 0
     _follow(place, builds, url)
-    result = _result(builds.jenkins, url)
+    result = _result(builds, url)
     note(f"{result}: {url}")
     return RESULTS.get(result, 1)
 
@@ -189,10 +189,10 @@ def status(place: Installation, job: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _result(jenkins: Jenkins, url: str) -> str | None:
+def _result(builds: Builds, url: str) -> str | None:
     """The result, once Jenkins has written it: the log ends a moment before."""
     while True:
-        build = jenkins.build(url)
+        build = builds.patiently(f"{url.rstrip('/')}/api/json")
         if not build.get("building") and build.get("result"):
             return str(build["result"])
         time.sleep(1)

@@ -47,7 +47,7 @@ def retrain(place: Installation, environment: str, model: str | None) -> dict[st
 
 def _start(place: Installation, job: str, found: Wanted, span: dict[str, str]) -> dict[str, Any]:
     answer = {"run": found.run, "job": job, "why": found.reason}
-    if place.state(found.run).opened is not None:
+    if any(event.kind == "run.opened" for event in place.reader.events(run=found.run)):
         place.reporter.note(f"{found.run} has begun already")
         return answer
     builds = Builds(jenkins_of(place))

@@ -65,7 +65,7 @@ def not_found():
 
 
 class Controller:
-    """State and switches. `before` is called with (method, path) first and may return an Answer or "drop"; after a
+    """State and switches. `before` is called with (method, path) first and may return an Answer, "drop", or "cut" (the answer breaks off in the middle); after a
     request was carried out, `after` may return "drop", and the client never learns what became of it."""
 
     def __init__(self, context=""):
@@ -673,18 +673,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.controller.requests.append((method, self.path))
         verdict = self.controller.before(method, parts.path)
         if verdict is None:
-            try:
-                self.controller.handle(self)
-            except Answer as answer:
-                verdict = answer
+            verdict = self.carried_out()
             if self.controller.after(method, parts.path) == "drop":
                 verdict = "drop"
         if verdict == "drop":
             self.close_connection = True
             return
+        half = verdict == "cut"
+        if half:
+            verdict = self.carried_out()
+            self.close_connection = True
         self.send_response(verdict.status)
         for name, value in {"X-Jenkins": "2.577", **verdict.headers, "Content-Length": str(len(verdict.body))}.items():
             self.send_header(name, value)
         with contextlib.suppress(ConnectionError):  # the client may have given up
             self.end_headers()
-            self.wfile.write(verdict.body)
+            self.wfile.write(verdict.body[: len(verdict.body) // 2] if half else verdict.body)
+
+    def carried_out(self):
+        try:
+            self.controller.handle(self)
+        except Answer as answer:
+            return answer
+        raise AssertionError("every request is answered")

@@ -7,6 +7,7 @@ older builds that have not come so far (pipeline-milestone-step, MilestoneStepEx
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -118,9 +119,9 @@ class Execution(threading.Thread):
                     bufsize=1,
                     env=groovy_environment(),
                 )
-            for line in self.process.stdout:
-                self.hear(json.loads(line))
-            self.process.wait()
+            with self.process:
+                for line in self.process.stdout:
+                    self.hear(json.loads(line))
         if self.report is None:
             self.end({"problem": (self.work / "groovy.log").read_text()[-2000:]})
 
@@ -133,7 +134,8 @@ class Execution(threading.Thread):
     def tell(self, what):
         with self.starting:
             if self.process is not None and self.process.poll() is None:
-                self.process.stdin.write(json.dumps(what) + "\n")
+                with contextlib.suppress(BrokenPipeError, ValueError):  # it ends just now
+                    self.process.stdin.write(json.dumps(what) + "\n")
 
     def declared(self, said):
         """Parameters and options are the job's from its first build on, not before (JobPropertyStep)."""

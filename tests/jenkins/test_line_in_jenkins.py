@@ -247,7 +247,7 @@ def test_a_trainer_who_starts_the_approval_job_decides_nothing(company, line, se
 def test_drift_asks_for_a_new_model_once_and_a_killed_stage_goes_on_where_it_was(company, line, served):
     company.primed(MONITORING)
     build, followed = company.follow("olga", MONITORING, WINDOW="2013-08")
-    assert followed().returncode == 3
+    assert followed().returncode == 3, company.said(build)
     assert build.result == "UNSTABLE", company.said(build)
     assert (build.artifacts / "build/monitor/monitor.html").is_file()
     asked = company.newest(line)
@@ -274,7 +274,7 @@ def test_drift_asks_for_a_new_model_once_and_a_killed_stage_goes_on_where_it_was
 
 
 def test_the_clock_starts_the_line_and_who_may_can_stop_it(company, line):
-    assert [trigger["name"] for trigger in company.controller.jobs[line].triggers] == ["cron"]
+    assert [trigger["name"] for trigger in company.controller.jobs[line].triggers] == ["cron", "GenericTrigger"]
     company.controller.tick(company.controller.jobs[line])
     build = company.newest(line)
     company.wait(lambda: build.stages.get("ingest") == "IN_PROGRESS" and build.execution.pid)

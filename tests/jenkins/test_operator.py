@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import stamina
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from pipeline.adapters.jenkins_builds import Builds, Started
 from pipeline.adapters.jenkins_client import Jenkins
@@ -254,3 +261,59 @@ def test_a_build_is_started_followed_and_its_result_is_the_exit_code(controller,
 def test_a_login_page_in_place_of_jenkins_is_explained(controller, shell):
     controller.before = lambda method, path: Answer(200, b"<html>login</html>", Content_Type="text/html")
     assert "login page" in shell("ada", "status", JOB, expected=2).stderr
+
+
+# --- controllers that go away -------------------------------------------------------------------------------
+
+
+def test_a_log_is_followed_through_a_restart_and_a_broken_answer_and_nothing_is_shown_twice(controller):
+    build = controller.jobs[JOB].start()
+    build.log = "".join(f"line {number} of the training\n" for number in range(50_000)).encode()
+    build.finish("SUCCESS")
+    left = ["cut", Answer(503, b"starting up"), "drop", "cut", None]
+    controller.before = lambda method, path: left.pop(0) if left and path.endswith("progressiveText") else None
+    shown = b"".join(builds(controller).log(controller.build_url(build), follow=True))
+    assert shown == build.log
+    assert left == []
+
+
+def test_a_controller_that_stays_away_ends_the_wait(controller, monkeypatch):
+    monkeypatch.setattr("pipeline.adapters.jenkins_builds.PATIENCE_SECONDS", 0.05)
+    url = controller.build_url(controller.jobs[JOB].start())
+    controller.before = lambda method, path: "drop"
+    with pytest.raises(Unreachable):
+        list(builds(controller).log(url, follow=True))
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_a_controller_that_asks_for_patience_gets_it(controller, status):
+    answers = [Answer(status, b"<html>later</html>")] * 2
+    controller.before = lambda method, path: answers.pop() if answers else None
+    assert builds(controller).latest(JOB) == []
+
+
+def test_a_companys_own_authority_is_believed_where_the_settings_name_it_and_nowhere_else(controller, tmp_path):
+    certificate, key = authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    controller.server.socket = context.wrap_socket(controller.server.socket, server_side=True)
+    url = controller.url.replace("http://127.0.0.1", "https://localhost")
+    asked = {"user": "ada", "token": controller.users["ada"].token, "timeout": 5.0}
+    assert Builds(Jenkins(url, **asked, ca_file=certificate)).latest(JOB) == []
+    with pytest.raises(Unreachable, match="SSLError"):
+        Builds(Jenkins(url, **asked)).latest(JOB)
+
+
+def authority(folder):
+    """A certificate for localhost, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+    made = made.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    files = folder / "ca.pem", folder / "key.pem"
+    files[0].write_bytes(made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
