@@ -36,7 +36,7 @@ class Wire extends Outside {
     synchronized void running(Long pid) {
         this.pid = pid
         if (pid != null && stopped != null) { stop(stopped) }
-        if (pid != null) { say([say: 'running', pid: pid]) }
+        say([say: 'running', pid: pid])
     }
 
     synchronized Interrupted interruption() {
