@@ -119,12 +119,13 @@ def approvers(build: Build) -> list[str]:
 
 def started_by(build: Build) -> str | None:
     """Id of the user who started a build; None when a schedule or a push did."""
-    return next((str(cause["userId"]) for cause in _causes(build, ending=False) if cause.get("userId")), None)
+    return next(iter(starters(build)), None)
 
 
-def starters(build: Build) -> set[str]:
+def starters(build: Build) -> list[str]:
     """Ids of all who started a build: the same asked for twice while it is queued is one build with two causes."""
-    return {str(cause["userId"]) for cause in _causes(build, ending=False) if cause.get("userId")}
+    users = (str(cause["userId"]) for cause in _causes(build, ending=False) if cause.get("userId"))
+    return list(dict.fromkeys(users))
 
 
 def parameters(build: Build) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import stamina
 
+from pipeline.adapters.jenkins_answers import parameters
 from pipeline.adapters.jenkins_client import Jenkins
 from pipeline.errors import GatehouseError, Unreachable, UsageError
 
@@ -147,11 +148,11 @@ class Builds:
                 return
             time.sleep(LOOK_EVERY_SECONDS)
 
-    def patiently(self, url: str) -> Any:
+    def patiently(self, url: str, query: Mapping[str, str] | None = None) -> Any:
         """As `Jenkins.read`, waiting for a controller that restarts."""
         return stamina.retry(
             on=Unreachable, attempts=None, timeout=PATIENCE_SECONDS, wait_initial=LOOK_EVERY_SECONDS, wait_max=10.0
-        )(self.jenkins.read)(url)
+        )(self.jenkins.read)(url, query)
 
     def stages(self, build_url: str) -> list[tuple[str, str]]:
         """Stages that have begun, and their states; none where Jenkins lacks the plugin pipeline-rest-api."""
@@ -190,8 +191,4 @@ def _running(about: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _carries(about: Mapping[str, Any], run: str) -> bool:
-    return any(
-        parameter.get("name") == RUN_PARAMETER and parameter.get("value") == run
-        for action in about.get("actions", ())
-        for parameter in action.get("parameters", ())
-    )
+    return parameters(about).get(RUN_PARAMETER) == run

@@ -57,9 +57,9 @@ class Ledger:
     def transaction(self) -> Iterator[Transaction]:
         """Hold the append lock: what is read inside stays true until what is appended inside is there."""
         with self._connected() as connection, connection.begin():
-            for limit, seconds in (("idle_in_transaction_session_timeout", 1), ("lock_timeout", 2)):
-                value = f"{seconds * APPEND_SECONDS}s"
-                connection.execute(sa.select(sa.func.set_config(limit, value, True)))
+            limits = {"idle_in_transaction_session_timeout": APPEND_SECONDS, "lock_timeout": 2 * APPEND_SECONDS}
+            local = (sa.func.set_config(name, f"{seconds}s", True) for name, seconds in limits.items())
+            connection.execute(sa.select(*local))
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(APPEND_LOCK)))
             yield Transaction(connection, self._clock)
 

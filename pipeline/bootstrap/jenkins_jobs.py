@@ -192,7 +192,7 @@ def status(place: Installation, job: str) -> list[dict[str, Any]]:
 def _result(builds: Builds, url: str) -> str | None:
     """The result, once Jenkins has written it: the log ends a moment before."""
     while True:
-        build = builds.patiently(f"{url.rstrip('/')}/api/json")
+        build = builds.patiently(f"{url.rstrip('/')}/api/json", {"tree": "building,result"})
         if not build.get("building") and build.get("result"):
             return str(build["result"])
         time.sleep(1)

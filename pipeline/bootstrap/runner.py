@@ -147,9 +147,10 @@ def _confirm(place: Installation, stage: Stage, state: RunState) -> None:
 
         assert stage.environment is not None
         project_alias(place, project.settings.name, stage.environment)
-    head = place.ledger.head()
-    if stage.environment == "production" and head is not None and head.seq not in anchors.known(place):
-        anchors.remember(place, head.event())  # the process that did it may have ended before it could
+    if stage.environment == "production":
+        head = place.ledger.head()
+        if head is not None and head.seq not in anchors.known(place):
+            anchors.remember(place, head.event())  # the process that did it may have ended before it could
 
 
 def _record_failure(place: Installation, stage: Stage, run: str, model: str | None, error: GatehouseError) -> None:

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import threading
 import time
-from dataclasses import asdict
 
 from tests.attacks.conftest import Castle
 from tests.integration.conftest import SMALL
@@ -192,6 +191,3 @@ class Company(Castle):
             return ended[0]
 
         return self.newest(job), wait
-
-    def rows(self, run, kind):
-        return [asdict(event) for event in self.place().reader.events(run=run) if event.kind == kind]

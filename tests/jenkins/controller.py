@@ -407,32 +407,24 @@ class Controller:
     def pass_milestone(self, build, ordinal):
         """End older builds that have not come so far; the number of a newer one that has, or None."""
         build.milestone = ordinal
-        for other in list(build.job.builds.values()):
-            if (
-                other.building
-                and other.number < build.number
-                and (other.milestone is None or other.milestone < ordinal)
-            ):
-                self.supersede(other, build.number)
+        self.supersede_older(build, ordinal)
         newer = (other for other in build.job.builds.values() if other.building and other.number > build.number)
         return next(
             (other.number for other in newer if other.milestone is not None and other.milestone >= ordinal), None
         )
 
-    def supersede(self, build, by):
-        build.execution.stop("NOT_BUILT", f"Superseded by build #{by}")
+    def supersede_older(self, build, ordinal):
+        """End older builds that have not passed `ordinal`: MilestoneStepExecution.getBuildsToCancel."""
+        for other in list(build.job.builds.values()):
+            behind = other.milestone is None or other.milestone < ordinal
+            if other.building and other.number < build.number and behind:
+                other.execution.stop("NOT_BUILT", f"Superseded by build #{build.number}")
 
     def completed(self, build):
         """A build that has passed a milestone ends, by its end, the older ones that have come just as far."""
         if build.milestone is not None:
             last, build.milestone = build.milestone, None
-            for other in list(build.job.builds.values()):
-                if (
-                    other.building
-                    and other.number < build.number
-                    and (other.milestone is None or other.milestone <= last)
-                ):
-                    self.supersede(other, build.number)
+            self.supersede_older(build, last + 1)
         self.maintain()
 
     def queue_item(self, request, user, number):

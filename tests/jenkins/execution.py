@@ -47,6 +47,20 @@ class Definition:
     change: int | None = None
 
 
+def definitions(parameters):
+    """Parameters of a job or an input, as Jenkins exports them."""
+    return [
+        {
+            "name": name,
+            "type": KINDS[about["kind"]],
+            "description": about["description"],
+            "defaultParameterValue": {"value": about["default"]},
+            **({"choices": about["choices"]} if about["choices"] else {}),
+        }
+        for name, about in parameters.items()
+    ]
+
+
 class Resources:
     """Executors by label and locks by name; whoever finds none free waits."""
 
@@ -141,16 +155,7 @@ class Execution(threading.Thread):
         """Parameters and options are the job's from its first build on, not before (JobPropertyStep)."""
         with self.controller.lock:
             job = self.build.job
-            job.parameters = [
-                {
-                    "name": name,
-                    "type": KINDS[about["kind"]],
-                    "description": about["description"],
-                    "defaultParameterValue": {"value": about["default"]},
-                    **({"choices": about["choices"]} if about["choices"] else {}),
-                }
-                for name, about in said["parameters"].items()
-            ]
+            job.parameters = definitions(said["parameters"])
             job.triggers = said["triggers"]
             job.concurrent = "disableConcurrentBuilds" not in said["options"]
 
@@ -185,16 +190,7 @@ class Execution(threading.Thread):
         self.tell({"newer": newer})
 
     def asks_input(self, said):
-        parameters = [
-            {
-                "name": name,
-                "type": KINDS[about["kind"]],
-                "description": about["description"],
-                "defaultParameterValue": {"value": about["default"]},
-                **({"choices": about["choices"]} if about["choices"] else {}),
-            }
-            for name, about in said["parameters"].items()
-        ]
+        parameters = definitions(said["parameters"])
         waiting = Input(
             said["id"],
             said["message"],

@@ -91,7 +91,7 @@ def test_what_waits_is_shown_with_all_that_a_decision_needs(company, served):
 def test_the_first_of_two_approvals_does_not_let_the_build_go_on_and_the_second_does(company, served):
     assert served["first"].result == "SUCCESS", company.said(served["first"])
     assert [waiting.id for waiting in served["still"]] == [GATE]
-    decided = company.rows("first", "approval.decided")
+    decided = company.events("first", "approval.decided")
     assert [(row["actor"], row["body"]["reason"]) for row in decided] == [
         ("grace", "better in every slice"),
         ("hedy", "agreed"),
@@ -100,7 +100,7 @@ def test_the_first_of_two_approvals_does_not_let_the_build_go_on_and_the_second_
 
 
 def test_who_asked_is_whom_jenkins_names(company, served):
-    assert company.rows("first", "run.opened")[0]["body"]["requester"] == "ada"
+    assert company.events("first", "run.opened")[0]["body"]["requester"] == "ada"
 
 
 def test_the_builds_description_is_an_anchor_of_the_ledger(company, served):
@@ -191,14 +191,14 @@ def test_of_two_builds_at_the_gate_the_older_ends_when_the_newer_is_decided(comp
     assert company.ended(newer).result == "SUCCESS", company.said(newer)
     assert company.ended(older).result == "NOT_BUILT"
     assert company.place().environment("flights", "production").wanted.run == "newer"
-    assert [row["actor"] for row in company.rows("newer", "approval.decided")] == ["grace", "hedy"]
+    assert [row["actor"] for row in company.events("newer", "approval.decided")] == ["grace", "hedy"]
     assert newer.approved_by == ["gatehouse"]
 
 
 def challenger(company, name):
     """A copy of the first run, compared with what production wants now."""
     wanted = company.place().environment("flights", "production").wanted
-    champion = company.rows("first", "model.evaluated")[0]["body"]["champion"] or {}
+    champion = company.events("first", "model.evaluated")[0]["body"]["champion"] or {}
     return company.copy("first", name, model_evaluated={"champion": {**champion, "package": wanted.package}})
 
 
@@ -230,7 +230,7 @@ def test_a_decision_of_two_people_in_one_build_or_of_nobody_is_none(company, lin
         assert "a decision is one person's" in build.log.decode()
     undecided = company.ended(company.begin("grace", APPROVAL, RUN=run, DECISION="undecided", WHY=""))
     assert "script returned exit code 2" in undecided.log.decode()
-    assert company.rows(run, "approval.decided") == []
+    assert company.events(run, "approval.decided") == []
 
 
 def test_a_trainer_who_starts_the_approval_job_decides_nothing(company, line, served):
@@ -238,7 +238,7 @@ def test_a_trainer_who_starts_the_approval_job_decides_nothing(company, line, se
     company.primed(APPROVAL)
     build = company.ended(company.begin("ada", APPROVAL, RUN=run, DECISION="approve", WHY="it is mine"))
     assert build.result == "FAILURE" and "script returned exit code 4" in build.log.decode()
-    assert company.rows(run, "approval.decided") == []
+    assert company.events(run, "approval.decided") == []
 
 
 # --- by the clock, by drift, by a webhook -------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_drift_asks_for_a_new_model_once_and_a_killed_stage_ends_its_build(compa
     again = company.follow("olga", MONITORING, WINDOW="2013-08")[1]()
     assert "nothing is asked for: row" in again.stdout
     assert company.newest(line) is asked
-    assert len(company.rows(run, "retrain.requested")) == 1
+    assert len(company.events(run, "retrain.requested")) == 1
 
 
 def killed(pid):
@@ -284,7 +284,7 @@ def test_the_clock_starts_the_line_and_who_may_can_stop_it(company, line):
     company.shell("ada", "abort", company.url(build), expected=(2,))
     company.shell("olga", "abort", company.url(build))
     assert company.ended(build).result == "ABORTED"
-    assert company.rows("", "run.opened") == []
+    assert company.events("", "run.opened") == []
 
 
 def test_a_webhook_lets_the_operators_job_look_now(company, served):
