@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -87,17 +88,24 @@ class Stack:
         return [row["kind"] for row in self.json("ledger", "show", "--run", run)]
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory):
+@contextmanager
+def started(folder):
+    """A stack of its own in a folder, with the first flights in its warehouse."""
     from pipeline.adapters.console import ConsoleReporter
     from pipeline.bootstrap import embedded
     from pipeline.embedded import warehouse
 
-    home = tmp_path_factory.mktemp("a home with spaces") / ".gatehouse"
+    home = folder / ".gatehouse"
     place = embedded.up(home)
     warehouse.load(place.settings.sources["warehouse"], "2013-01", "2013-07", ConsoleReporter(), sample=SAMPLE)
     yield Stack(home)
     embedded.down(home)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory):
+    with started(tmp_path_factory.mktemp("a home with spaces")) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,18 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
+from .conftest import started
+
 pytestmark = pytest.mark.integration
 
 NAME = "prod.flights"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """Of its own: a promotion that other tests let lose its race leaves a version that nobody wants."""
+    with started(tmp_path_factory.mktemp("reconciled")) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
