@@ -15,7 +15,7 @@ pytestmark = pytest.mark.acceptance
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory):
+def played(outside, tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo in a folder with spaces")
     command = [sys.executable, "-m", "pipeline", "demo", "--sample", "0.15"]
     done = subprocess.run(
@@ -93,3 +93,12 @@ def test_no_secret_stands_in_its_output(played):
     secrets = [line.split(":")[4] for line in (folder / ".gatehouse" / "pgpass").read_text().splitlines()]
     assert len(secrets) >= 5
     assert not any(secret in done.stdout + done.stderr for secret in secrets)
+
+
+def test_no_stage_and_no_server_looks_for_anything_beyond_this_machine(played, watched):
+    assert watched.attempts() == 0, "find out who: strace -f -e trace=connect,sendto python -m pipeline demo"
+    reach = (
+        "import socket, contextlib\nwith contextlib.suppress(OSError): socket.create_connection(('192.0.2.1', 80), 1)"
+    )
+    subprocess.run([sys.executable, "-c", reach], check=True)
+    assert watched.attempts() > 0, "the kernel has not counted what was tried: this test proves nothing here"

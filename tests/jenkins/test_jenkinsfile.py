@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,16 @@ def stages_of(text):
     """Name and text of each stage, in order."""
     parts = re.split(r"^        stage\('([^']+)'\)", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_the_groovy_files_are_in_the_usual_style():
+    linter = shutil.which("npm-groovy-lint")
+    if linter is None:
+        pytest.skip("npm-groovy-lint is missing (optional); to get it: npm install --global npm-groovy-lint")
+    files = [JENKINSFILE, *sorted(INFRA.rglob("*.Jenkinsfile")), *sorted(INFRA.rglob("*.groovy"))]
+    command = [linter, "--noserver", "--failon", "warning", "--config", str(ROOT), *map(str, files)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 # --- against the graph: always, without Groovy ---

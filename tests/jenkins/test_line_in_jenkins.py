@@ -13,6 +13,7 @@ import signal
 
 import pytest
 import requests
+from mlflow import MlflowClient
 
 from tests.integration.conftest import SAMPLE
 from tests.jenkins.company import APPROVAL, GATE, IMPOSSIBLE, LINE, MONITORING, OPERATIONS, QUICK, Company
@@ -24,16 +25,21 @@ pytestmark = [
     pytest.mark.skipif(groovy_environment() is None, reason=MISSING),
 ]
 
+WEBHOOKS = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
+
 
 @pytest.fixture(scope="module")
 def company(tmp_path_factory):
     from pipeline.adapters.console import ConsoleReporter
     from pipeline.bootstrap import embedded
-    from pipeline.embedded import warehouse
+    from pipeline.embedded import processes, warehouse
 
     folder = tmp_path_factory.mktemp("a company")
     home = folder / ".gatehouse"
-    place = embedded.up(home)
+    with pytest.MonkeyPatch.context() as patched:  # MLflow sends webhooks over HTTPS and to public addresses, unless told
+        plain = processes.clean_environment
+        patched.setattr(processes, "clean_environment", lambda home: plain(home) | WEBHOOKS)
+        place = embedded.up(home)
     warehouse.load(place.settings.sources["warehouse"], "2013-01", "2013-08", ConsoleReporter(), sample=SAMPLE)
     with Controller() as controller:
         yield Company(home, controller, folder)
@@ -241,10 +247,35 @@ def test_a_trainer_who_starts_the_approval_job_decides_nothing(company, line, se
     assert company.events(run, "approval.decided") == []
 
 
+def test_a_build_whose_stage_was_killed_is_restarted_from_there_and_goes_on_with_its_run(company, line, served):
+    build = company.begin("ada", line, RUN="killed")
+    company.wait(lambda: build.stages.get("train") == "IN_PROGRESS" and killed(build.execution.pid))
+    assert company.ended(build).result == "FAILURE"
+    assert stages(build, "FAILURE") == ["train"]
+    assert company.events("killed", "model.trained") == []
+
+    again = restarted(company, build, "train")
+    company.wait(lambda: again.stages.get("evaluate") == "IN_PROGRESS" or not again.building)
+    company.shell("olga", "abort", company.url(again))
+    assert company.ended(again).result == "ABORTED", company.said(again)
+    assert stages(again, "SUCCESS") == ["train"]
+    for kind in ("run.opened", "data.ingested", "model.trained"):
+        assert len(company.events("killed", kind)) == 1, kind
+
+
+def killed(pid):
+    """Kill the command that runs now, if one does."""
+    try:
+        os.killpg(pid or 0x7FFFFFFF, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 # --- by the clock, by drift, by a webhook -------------------------------------------------------------------
 
 
-def test_drift_asks_for_a_new_model_once_and_a_killed_stage_ends_its_build(company, line, served):
+def test_drift_asks_for_a_new_model_once(company, line, served):
     company.primed(MONITORING)
     build, followed = company.follow("olga", MONITORING, WINDOW="2013-08")
     assert followed().returncode == 3, company.said(build)
@@ -257,23 +288,13 @@ def test_drift_asks_for_a_new_model_once_and_a_killed_stage_ends_its_build(compa
     assert asked.parameters["REASON"].startswith("drift in production, 2013-08: ")
     assert asked.causes[0]["userId"] == "gatehouse-retrain"
 
-    company.wait(lambda: asked.stages.get("train") == "IN_PROGRESS" and killed(asked.execution.pid))
-    assert company.ended(asked).result == "FAILURE"
-    assert stages(asked, "FAILURE") == ["train"]
+    company.shell("olga", "abort", company.url(asked))
+    company.ended(asked)
 
     again = company.follow("olga", MONITORING, WINDOW="2013-08")[1]()
     assert "nothing is asked for: row" in again.stdout
     assert company.newest(line) is asked
     assert len(company.events(run, "retrain.requested")) == 1
-
-
-def killed(pid):
-    """Kill the command that runs now, if one does."""
-    try:
-        os.killpg(pid or 0x7FFFFFFF, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_the_clock_starts_the_line_and_who_may_can_stop_it(company, line):
@@ -296,3 +317,18 @@ def test_a_webhook_lets_the_operators_job_look_now(company, served):
     build = company.ended(company.newest(OPERATIONS))
     assert build.result == "SUCCESS", company.said(build)
     assert [cause["shortDescription"] for cause in build.causes] == ["Asked by a webhook"]
+
+
+def test_mlflows_own_webhook_has_an_alias_put_back_that_somebody_removed(company, served):
+    company.primed(OPERATIONS)
+    uri = company.place().settings.mlflow.uri
+    mlflow = MlflowClient(uri, uri)
+    hint = f"{company.controller.url}/generic-webhook-trigger/invoke?token=a%20webhook%27s%20token"
+    mlflow.create_webhook("look-now", hint, ["model_version_alias.deleted"])
+    before = company.newest(OPERATIONS)
+    champion = mlflow.get_model_version_by_alias("prod.flights", "champion").version
+    mlflow.delete_registered_model_alias("prod.flights", "champion")
+    company.wait(lambda: company.newest(OPERATIONS) is not before)
+    build = company.ended(company.newest(OPERATIONS))
+    assert build.result == "SUCCESS", company.said(build)
+    assert mlflow.get_model_version_by_alias("prod.flights", "champion").version == champion
