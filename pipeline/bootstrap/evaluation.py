@@ -247,6 +247,7 @@ def _store(place: Installation, state: RunState, evidence: Evidence) -> Mapping[
     return {
         "evidence": evidence.digest,
         "evidence_file": digest,
+        "results": evidence.results,
         "uri": f"{uri}/evidence.json",
         "metrics": stage.headline(evidence),
         "champion": champion and {"package": champion.package, "version": champion.version, "run": champion.run},

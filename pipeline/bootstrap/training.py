@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapters import snapshot
+from pipeline.adapters import environment, snapshot
 from pipeline.bootstrap.installation import Installation
 from pipeline.bootstrap.steps import snapshot_table, tracked_run
 from pipeline.config import Project
@@ -61,9 +61,7 @@ class TrackedCheckpoints:
 def train(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
     """Run the stage; answers its fact."""
     os.environ.setdefault("OMP_NUM_THREADS", str(project.settings.training.threads))
-    from pipeline.frameworks.pytorch import PyTorch
-
-    framework = PyTorch()
+    framework = framework_of(project)
     run_id = tracked_run(place, state, project)
     columns = snapshot.columns(snapshot_table(place, state, "train"))
     recipe = recipe_of(project)
@@ -105,8 +103,17 @@ def train(place: Installation, state: RunState, project: Project) -> Mapping[str
         "parity": made["parity"],
         "parameters": {**recipe.parameters, "seed": recipe.seed},
         "training": training,
+        "environment": environment.describe(),
         "profile": reference,
     }
+
+
+def framework_of(project: Project) -> stage.Framework:
+    """The framework that the project names."""
+    from pipeline.frameworks.pytorch import PyTorch
+
+    assert project.settings.framework == PyTorch.name
+    return PyTorch()
 
 
 def recipe_of(project: Project) -> stage.Recipe:

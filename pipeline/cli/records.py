@@ -133,6 +133,32 @@ def passport(
 
 
 @app.command()
+def reproduce(
+    version: Annotated[str, typer.Option("--version", help="Version of the model in that environment.")],
+    env: Env = "production",
+    model: Annotated[str | None, typer.Option("--model", help="Which model.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to work in, kept afterwards.")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Install what was recorded even if this environment has just that.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a version once more from the ledger's record alone; exit code 5 when the weights come out different."""
+    from pipeline.bootstrap.reproduce import demand, reproduce
+
+    found = reproduce(installation(), env, model, version, fresh=fresh, out=out)
+    if json:
+        answer(found.to_json())
+    demand(found)
+    if not json:
+        typer.echo(f"the same weights: {found.weights[0]}")
+        same = found.package[0] == found.package[1]
+        typer.echo("the same package" if same else f"another package: {found.package[1]}, recorded {found.package[0]}")
+        if found.differences:
+            typer.echo(f"although: {found.explanation}")
+
+
+@app.command()
 def report(
     run: Annotated[str, typer.Argument(help="The run.")],
     out: Out = Path("build/evidence"),

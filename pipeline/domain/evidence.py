@@ -245,7 +245,7 @@ class Rows(_Frozen):
     holdout_positives: int
 
 
-Part = Literal["data", "code", "parameter", "policy", "library"]
+Part = Literal["data", "code", "parameter", "policy", "library", "hardware"]
 
 
 class Change(_Frozen):
@@ -274,6 +274,12 @@ class Lineage(_Frozen):
     what: str
     identity: str
     digest: Digest | None = None
+
+
+_MEASURED = {
+    *("target", "windows", "rows", "subject", "candidate", "differences", "confidence", "resamples", "slices"),
+    *("package_bytes", "parity", "data", "drift", "parameters"),
+}
 
 
 class Evidence(_Frozen):
@@ -322,3 +328,12 @@ class Evidence(_Frozen):
     def digest(self) -> str:
         """Digest of the canonical JSON: what verdict, approvals and ledger refer to."""
         return digest_json(self.to_json())
+
+    @property
+    def results(self) -> str:
+        """Digest of what was measured, without when, where, by whom and how fast.
+
+        Runs of the same data, code, parameters, seed and policy against the same champion have the same.
+        """
+        champion = self.champion and {"package": self.champion.package, "metrics": self.champion.metrics.model_dump()}
+        return digest_json({**self.model_dump(mode="json", include=_MEASURED), "champion": champion})

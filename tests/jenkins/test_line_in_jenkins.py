@@ -36,7 +36,9 @@ def company(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("a company")
     home = folder / ".gatehouse"
-    with pytest.MonkeyPatch.context() as patched:  # MLflow sends webhooks over HTTPS and to public addresses, unless told
+    with (
+        pytest.MonkeyPatch.context() as patched
+    ):  # MLflow sends webhooks over HTTPS and to public addresses, unless told
         plain = processes.clean_environment
         patched.setattr(processes, "clean_environment", lambda home: plain(home) | WEBHOOKS)
         place = embedded.up(home)

@@ -1,0 +1,66 @@
+"""What a training ran in: the machine, Python, every installed distribution, and Gatehouse's own code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import pipeline
+from pipeline.domain.canonical import digest_file, digest_json
+
+CODE = Path(pipeline.__file__).parent
+
+
+def describe() -> Mapping[str, Any]:
+    """The environment of this process, as JSON.
+
+    Returns:
+        `hardware` (machine, processor, cores, libc), `python`, `packages` (version by name)
+        and `gatehouse` (digest of its code).
+    """
+    libc, version = platform.libc_ver()
+    return {
+        "hardware": {
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "cores": os.cpu_count() or 0,
+            "libc": f"{libc} {version}",
+        },
+        "python": platform.python_version(),
+        "packages": {_name(found.metadata["Name"]): found.version for found in distributions()},
+        "gatehouse": digest_of_code(),
+    }
+
+
+def digest_of_code(folder: Path = CODE) -> str:
+    """Digest of Gatehouse's own files by relative path, without what Python compiles beside them."""
+    return digest_json({path.relative_to(folder).as_posix(): digest_file(path) for path in _files(folder)})
+
+
+def copy_code(target: Path) -> None:
+    """Copy Gatehouse's own code to ``target/pipeline``."""
+    shutil.copytree(CODE, target / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def _name(text: str) -> str:
+    """A distribution's normalised name: https://packaging.python.org/en/latest/specifications/name-normalization/."""
+    return re.sub(r"[-_.]+", "-", text).lower()
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    found = re.search(r"^model name\s*: (.+)$", text, flags=re.MULTILINE)
+    return found[1] if found else platform.processor()
