@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import re
 import shutil
+import subprocess
+import tarfile
 from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
@@ -45,7 +48,23 @@ def digest_of_code(folder: Path = CODE) -> str:
 
 def copy_code(target: Path) -> None:
     """Copy Gatehouse's own code to ``target/pipeline``."""
+    shutil.rmtree(target / "pipeline", ignore_errors=True)
     shutil.copytree(CODE, target / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def check_out(commit: str, target: Path) -> str | None:
+    """Gatehouse's code of a commit of the repository that it runs from, to ``target/pipeline``; answers its digest.
+
+    None where it does not run from a repository, or that has no such commit.
+    """
+    words = ["git", "-C", str(CODE.parent), "archive", "--format=tar", commit, CODE.name]
+    try:
+        done = subprocess.run(words, capture_output=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(target, filter="data")
+    return digest_of_code(target / CODE.name)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -56,7 +56,7 @@ def _in(place: Installation, state: RunState, folder: Path, *, fresh: bool) -> R
     trained = state.fact("train")
     _write_job(place, state, folder)
     recorded = trained.get("environment")
-    _bring_code(place, recorded, folder)
+    _bring_code(place, recorded, (state.opened or {})["code"].get("commit"), folder)
     python = _python(place, recorded, folder, fresh=fresh)
     made = _train(folder, python, place.project(state).settings.training.threads)
     return Reproduction(
@@ -100,10 +100,15 @@ def _bring_rows(place: Installation, state: RunState, path: Path) -> None:
         snapshot.read(path, part["digest"], part["columns"])  # names the columns that differ
 
 
-def _bring_code(place: Installation, recorded: Mapping[str, Any] | None, folder: Path) -> None:
-    environment.copy_code(folder)
-    if recorded is not None and environment.digest_of_code() != recorded["gatehouse"]:
-        place.reporter.note("Gatehouse itself has changed since: this is tried with the present one")
+def _bring_code(place: Installation, recorded: Mapping[str, Any] | None, commit: str | None, folder: Path) -> None:
+    """Gatehouse's own code as it was: the present one if it is the same, or that of the run's commit."""
+    if recorded is None or environment.digest_of_code() == recorded["gatehouse"]:
+        environment.copy_code(folder)
+    elif commit is not None and environment.check_out(commit, folder) == recorded["gatehouse"]:
+        place.reporter.note(f"Gatehouse itself has changed since: this is tried with that of {commit[:12]}")
+    else:
+        environment.copy_code(folder)
+        place.reporter.note("Gatehouse has changed since and is not to be had as it was: tried with the present one")
 
 
 def _python(place: Installation, recorded: Mapping[str, Any] | None, folder: Path, *, fresh: bool) -> Path:
