@@ -89,7 +89,7 @@ def _write_settings(home: Path, cluster: postgres.Cluster, mlflow: Mapping[str, 
             "reader_uri": cluster.uri("gatehouse", READER),
         },
         "mlflow": dict(mlflow),
-        "sources": {"warehouse": cluster.uri("warehouse", "warehouse")},
+        "sources": {"warehouse": cluster.uri("warehouse", "warehouse"), "files": str(home.parent)},
         "approval.groups": dict(GROUPS),
     }
     key, trusted = keys.ensure_signing_key(home)
