@@ -35,12 +35,15 @@ HEALTH_SECONDS = 6.0
 class MlflowStore:
     """MLflow at `uri`, as the account in the file `credentials` (``user:password``), or as nobody in particular.
 
+    `workspace` is the one to work in, on a server that has workspaces.
+
     Raises:
         Unreachable: from every method, when the server did not answer for some seconds.
     """
 
-    def __init__(self, uri: str, credentials: Path | None = None) -> None:
+    def __init__(self, uri: str, credentials: Path | None = None, workspace: str | None = None) -> None:
         self.uri = uri.rstrip("/")
+        self._workspace = workspace
         self._credentials = credentials
         self._client: MlflowClient | None = None
 
@@ -62,7 +65,9 @@ class MlflowStore:
         return self._client
 
     def _sign_in(self) -> None:
-        """Say who we are. MLflow looks at these variables anew for each request."""
+        """Say who we are and where. MLflow looks at these variables anew for each request."""
+        if self._workspace is not None:
+            os.environ["MLFLOW_WORKSPACE"] = self._workspace
         if self._credentials is None:
             return
         try:

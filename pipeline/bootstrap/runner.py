@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.bootstrap import anchors
 from pipeline.bootstrap.installation import Account, Installation
 from pipeline.bootstrap.notify import deliver
+from pipeline.bootstrap.tracing import traced
 from pipeline.config import load_project
 from pipeline.domain.canonical import digest_json
 from pipeline.domain.events import Draft
@@ -117,7 +118,9 @@ def _execute(place: Installation, stage: Stage, state: RunState) -> None:
     began = time.monotonic()
     project = place.project(state)
     try:
-        body = STEPS[stage.name](place, state, project)
+        with traced(place, stage, state) as outputs:
+            body = STEPS[stage.name](place, state, project)
+            outputs.update(body or {})
     except GatehouseError as error:
         _record_failure(place, stage, state.run, project.settings.name, error)
         raise
