@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pipeline.bootstrap import anchors
 from pipeline.bootstrap.bundle_export import CONTENTS, SIGNATURE
 from pipeline.bootstrap.installation import Installation
-from pipeline.bootstrap.runner import execute
+from pipeline.bootstrap.runner import execute, requester
 from pipeline.bootstrap.steps import PARTS, tracked_run
 from pipeline.config import project_from_files
 from pipeline.config.reading import parse
@@ -47,13 +47,14 @@ class _Bundle:
     gate: Gate
 
 
-def import_(place: Installation, file: Path, gate: Path, words: Sequence[str] = ()) -> str:
+def import_(place: Installation, file: Path, gate: Path, words: Sequence[str] = (), build: str | None = None) -> str:
     """Take a bundle in, measure it against this side's champion, and register it; answers the run. Safe to run again.
 
     Args:
         file: the bundle.
         gate: this side's policy, risk tier, approvers and reviews: a file with these keys, such as a ``project.toml``.
         words: anchors of the source's ledger that came another way.
+        build: of Jenkins, whose starter then counts as the one who takes it in.
 
     Raises:
         IntegrityViolated: signature, a digest, or the ledger in it does not hold. Nothing was taken in.
@@ -66,14 +67,14 @@ def import_(place: Installation, file: Path, gate: Path, words: Sequence[str] = 
         with place.reporter.track("verifying the bundle"):
             archive.unpack(file, Path(scratch))
             came = _verified(place, Path(scratch), words)
-        opened = _opened(place, came, gate)
+        opened = _opened(came, gate, requester(place, build))
         run = came.state.run
         with place.ledger.exclusive(f"run {run}", lambda: place.reporter.note("somebody else is at it; waiting")):
             if _new(came, place.ledger.events(run=run)):
                 _record(place, came, opened, _upload(place, came, opened))
                 place.reporter.note(f"taken in: {came.manifest.model} of run {run}, signed by {came.key[:23]}")
             else:
-                place.reporter.note(f"run {run} was taken in already")
+                place.reporter.note(f"run {run} was taken in already; its gate stays as it was")
     for stage in ("evaluate", "register"):
         execute(place, stage, run)
     return run
@@ -91,7 +92,7 @@ def _verified(place: Installation, folder: Path, words: Sequence[str]) -> _Bundl
     trusted = place.settings.signing.sources if place.settings.signing else ()
     try:
         found = json.loads(signature.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _not_a_bundle("its signature cannot be read") from error
     key = signing.verify(contents, found, trusted)
     try:
@@ -186,7 +187,7 @@ def _proven(contents: Path, manifest: bundle.Manifest, state: RunState, about: I
 # --- taking in --------------------------------------------------------------------------------------------------------
 
 
-def _opened(place: Installation, came: _Bundle, file: Path) -> dict[str, Any]:
+def _opened(came: _Bundle, file: Path, by: str) -> dict[str, Any]:
     """What the run is opened with here: as at its source, with this side's gate, and where it came from.
 
     Raises:
@@ -212,7 +213,7 @@ def _opened(place: Installation, came: _Bundle, file: Path) -> dict[str, Any]:
         "imported": {
             "bundle": came.digest,
             "key": came.key,
-            "by": place.actor,
+            "by": by,
             "source": came.manifest.source.model_dump(),
             "approved_by": list(came.gate.standing.approved_by),
         },

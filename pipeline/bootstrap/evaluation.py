@@ -243,6 +243,7 @@ def _store(place: Installation, state: RunState, evidence: Evidence) -> Mapping[
         trained["tracked_run"],
         metrics={f"holdout_{name}": value for name, value in stage.headline(evidence).items()},
         tags={"gatehouse.evidence": evidence.digest},
+        of=trained["uri"],
     )
     place.mlflow.finish_run(trained["tracked_run"])
     champion = evidence.champion

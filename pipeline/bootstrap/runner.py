@@ -46,7 +46,7 @@ def open_run(
         "changes": changes,
         "code": {"digest": digest_json({"files": project.files, "changes": changes}), **_commit(path)},
         "policy_digest": project.settings.policy_digest,
-        "requester": _requester(place, build),
+        "requester": requester(place, build),
         "windows": project.settings.window.model_dump(),
     }
     with place.ledger.transaction() as transaction:
@@ -61,7 +61,7 @@ def open_run(
             )
 
 
-def _requester(place: Installation, build: str | None) -> str:
+def requester(place: Installation, build: str | None) -> str:
     """Who asked: whom Jenkins names as the build's starter; without Jenkins, the operating system's user."""
     if build is None or place.settings.jenkins is None:
         return place.actor

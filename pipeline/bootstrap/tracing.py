@@ -39,21 +39,13 @@ def _send(
     inputs = {needed: _plain(state.facts.get(needed, {})) for needed in stage.reads}
     span = traces.Span(stage.name, started, time.time_ns(), inputs, _plain(outputs), problem)
     about = {"code": opened["code"]["digest"], "windows": opened["windows"], "requester": opened["requester"]}
-    body = traces.otlp(state.run, _opened_at(state, started), span, about)
+    since = int(datetime.fromisoformat(str(state.since)).timestamp() * 1e9)
+    body = traces.otlp(state.run, min(since, started), span, about)
     try:
         # The experiment is the line's, whoever's stage this is.
         traces.send(settings.uri, settings.credentials, settings.workspace, opened["project"], state.run, body)
     except Unreachable as error:
         place.reporter.note(f"{error.what}; the stage goes on")
-
-
-def _opened_at(state: RunState, started: int) -> int:
-    """When the run's first stage was done, less what it took; or now, when this is the first."""
-    times = [
-        int((datetime.fromisoformat(fact["at"]).timestamp() - float(fact.get("seconds", 0))) * 1e9)
-        for fact in state.facts.values()
-    ]
-    return min([started, *times])
 
 
 def _plain(fact: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,10 @@ def import_(
     anchor: Annotated[
         list[str] | None, typer.Option("--anchor", help="SEQ:HASH of a row of the source's ledger, kept elsewhere.")
     ] = None,
+    build: Annotated[str | None, typer.Option("--build", envvar="BUILD_URL", help="URL of the Jenkins build.")] = None,
 ) -> None:
     """Verify a bundle and take it in as a run that stands registered here, measured against this side's champion."""
     from pipeline.bootstrap.bundle_import import import_
 
-    run = import_(installation(), file, gate, anchor or ())
+    run = import_(installation(), file, gate, anchor or (), build)
     typer.echo(f"run {run}: gatehouse run --run {run} takes it to this side's gate")
