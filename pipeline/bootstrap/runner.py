@@ -35,6 +35,8 @@ def open_run(
 ) -> None:
     """Record what a run works on: the project's own text, the windows, who asked. Safe to run again.
 
+    A run that came in a bundle works on what came with it, whatever is here.
+
     Raises:
         UsageError: the project is wrong, or the run was opened with another one.
     """
@@ -53,7 +55,7 @@ def open_run(
         opened = fold_run(run, transaction.events(run=run)).opened
         if opened is None:
             transaction.append(Draft("run.opened", place.actor, body, run, project.settings.name))
-        elif opened["code"]["digest"] != body["code"]["digest"]:
+        elif "imported" not in opened and opened["code"]["digest"] != body["code"]["digest"]:
             raise UsageError(
                 "this run was opened with another project, other windows or other parameters",
                 where=f"run {run}",

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.domain.canonical import canonical, digest_tree, file_digests
 from pipeline.errors import IntegrityViolated, UsageError
-from tests.integration.conftest import started
+from tests.integration.conftest import FLIGHTS, started
 
 pytestmark = pytest.mark.integration
 
@@ -257,6 +257,8 @@ def test_taken_in_it_is_measured_here_and_goes_through_this_sides_gate(other, bu
     assert "taken in already" in done.stdout + done.stderr
     assert other.kinds(run).count("bundle.imported") == 1
 
+    again = other.gatehouse("ingest", "--run", run, "--project", str(FLIGHTS))
+    assert "done already" in again.stdout + again.stderr, "a Jenkins job that goes on with the run starts here"
     other.gatehouse("run", "--run", run, "--until", "verify staging")
     other.gatehouse("gate", "check", "--run", run, expected=(4,))
     assert "not among the approvers" in other.approve(run, "grace", expected=(4,)).stderr, "the source's approver"
