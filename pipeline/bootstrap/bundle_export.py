@@ -69,10 +69,11 @@ def export(place: Installation, environment: str, model: str | None, version: st
             work.mkdir()
             (whole / SIGNATURE).write_bytes(canonical(signing.sign(contents, signer, work)))
         digest = digest_tree(contents)
+        body = {"bundle": digest, "version": version, "from": environment, "package": gate.subject.package}
+        body |= {"subject": gate.subject.digest, "head": source.head, "key": signing.key_id(signer)}
+        # Before the file is there: nothing leaves that the ledger does not know of.
+        place.ledger.append(Draft("bundle.exported", place.actor, body, state.run, name, ENVIRONMENT))
         archive.pack(whole, out)
-    body = {"bundle": digest, "version": version, "from": environment, "package": gate.subject.package}
-    body |= {"subject": gate.subject.digest, "head": source.head, "key": signing.key_id(signer)}
-    place.ledger.append(Draft("bundle.exported", place.actor, body, state.run, name, ENVIRONMENT))
     return digest
 
 

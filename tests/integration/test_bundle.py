@@ -88,11 +88,13 @@ def nothing_was_taken_in(other, live):
     return place.reader.head() is None or not place.reader.events(run=live["run"])
 
 
-def test_an_export_holds_everything_and_anybody_can_verify_its_ledger(bundle, unpacked, live, tmp_path):
+def test_an_export_holds_everything_and_anybody_can_verify_its_ledger(stack, bundle, unpacked, live, tmp_path):
     contents = unpacked / "contents"
     manifest = json.loads((contents / "manifest.json").read_bytes())
     assert digest_tree(contents / "package") == manifest["subject"]["package"] == live["body"]["package"]
     assert manifest["approved_by"] == ["grace"]
+    (left,) = (row for row in stack.json("ledger", "show", "--run", live["run"]) if row["kind"] == "bundle.exported")
+    assert left["body"]["bundle"] == digest_tree(contents)
     names = {path.relative_to(contents).as_posix() for path in contents.rglob("*") if path.is_file()}
     assert {"model/MLmodel", "model/requirements.txt", "evidence/evidence.html", "evidence/evidence.json"} <= names
     assert {"passport/passport.html", "data/train.parquet", "data/holdout.parquet", "data/reference.json"} <= names
