@@ -63,10 +63,11 @@ def import_(place: Installation, file: Path, gate: Path, words: Sequence[str] = 
     """
     from pipeline.adapters import archive
 
+    given = anchors.parse(words, "--anchor")
     with place.cache.scratch() as scratch:
         with place.reporter.track("verifying the bundle"):
             archive.unpack(file, Path(scratch))
-            came = _verified(place, Path(scratch), words)
+            came = _verified(place, Path(scratch), given)
         opened = _opened(came, gate, requester(place, build))
         run = came.state.run
         with place.ledger.exclusive(f"run {run}", lambda: place.reporter.note("somebody else is at it; waiting")):
@@ -83,7 +84,7 @@ def import_(place: Installation, file: Path, gate: Path, words: Sequence[str] = 
 # --- verifying: nothing outside the scratch folder is touched ---------------------------------------------------------
 
 
-def _verified(place: Installation, folder: Path, words: Sequence[str]) -> _Bundle:
+def _verified(place: Installation, folder: Path, given: Mapping[int, str]) -> _Bundle:
     from pipeline.adapters import signing
 
     contents, signature = folder / CONTENTS, folder / SIGNATURE
@@ -98,7 +99,7 @@ def _verified(place: Installation, folder: Path, words: Sequence[str]) -> _Bundl
     try:
         manifest = bundle.Manifest.model_validate_json((contents / bundle.MANIFEST).read_bytes())
         manifest.require_files(file_digests(contents))
-        state, about = _folded(place, contents, manifest, words)
+        state, about = _folded(place, contents, manifest, given)
         gate = _proven(contents, manifest, state, about)
     except (OSError, ValidationError, UsageError, KeyError, TypeError, ValueError) as error:
         raise _not_a_bundle(error.what if isinstance(error, GatehouseError) else str(error)) from error
@@ -114,19 +115,18 @@ def _not_a_bundle(why: str) -> IntegrityViolated:
 
 
 def _folded(
-    place: Installation, contents: Path, manifest: bundle.Manifest, words: Sequence[str]
+    place: Installation, contents: Path, manifest: bundle.Manifest, given: Mapping[int, str]
 ) -> tuple[RunState, list[Event]]:
     """The run and its model's events in production, from the extract, whose chain and anchors hold."""
     source = manifest.source
     since, previous = _row(source.after) if source.after else (0, offline.GENESIS)
     last, _ = _row(source.head)
-    given = list(anchors.parse(words, "--anchor").items())
-    early = [seq for seq, _ in given if seq < since]
+    early = [seq for seq in given if seq < since]
     if early:
         raise UsageError(f"the bundle's ledger begins after row {since}: row {early[0]} is not in it")
     known = [
         _row(source.head),
-        *given,
+        *given.items(),
         *((seq, digest) for seq, digest in _known(place, source.id) if since <= seq <= last),
     ]
     run, about = list[Event](), list[Event]()

@@ -231,6 +231,8 @@ def test_an_anchor_that_came_another_way_must_be_in_it(other, live, take, bundle
     seq = head.partition(":")[0]
     with pytest.raises(IntegrityViolated, match="anchored"):
         take(bundle, f"{seq}:sha256:{'0' * 64}")
+    with pytest.raises(UsageError, match="is no anchor"):
+        take(bundle, "57:3f2a")
     assert nothing_was_taken_in(other, live)
 
 
