@@ -108,8 +108,21 @@ class Registry(Protocol):
     def log_model(self, experiment: str, run: str, *, run_id: str | None, name: str, folder: Path) -> str:
         """Upload a model's folder; answers its URI."""
 
-    def register(self, name: str, uri: str, run: str, *, run_id: str | None, package: str, about: str) -> str:
-        """Version under which the model at `uri` stands registered."""
+    def attach(self, uri: str, file: Path) -> None:
+        """Put a file beside a logged model's own."""
+
+    def register(
+        self,
+        name: str,
+        uri: str,
+        run: str,
+        *,
+        run_id: str | None,
+        package: str,
+        about: str,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Version under which the model at `uri` stands registered; `tags` describe all its versions."""
 
     def set_alias(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         """Point the champion alias at a version."""

@@ -35,12 +35,15 @@ HEALTH_SECONDS = 6.0
 class MlflowStore:
     """MLflow at `uri`, as the account in the file `credentials` (``user:password``), or as nobody in particular.
 
+    `workspace` is the one to work in, on a server that has workspaces.
+
     Raises:
         Unreachable: from every method, when the server did not answer for some seconds.
     """
 
-    def __init__(self, uri: str, credentials: Path | None = None) -> None:
+    def __init__(self, uri: str, credentials: Path | None = None, workspace: str | None = None) -> None:
         self.uri = uri.rstrip("/")
+        self._workspace = workspace
         self._credentials = credentials
         self._client: MlflowClient | None = None
 
@@ -62,7 +65,10 @@ class MlflowStore:
         return self._client
 
     def _sign_in(self) -> None:
-        """Say who we are. MLflow looks at these variables anew for each request."""
+        """Say who we are and where. MLflow looks at these variables anew for each request."""
+        os.environ.pop("MLFLOW_WORKSPACE", None)
+        if self._workspace is not None:
+            os.environ["MLFLOW_WORKSPACE"] = self._workspace
         if self._credentials is None:
             return
         try:
@@ -156,15 +162,19 @@ class MlflowStore:
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
         step: int = 0,
+        of: str | None = None,
     ) -> None:
-        """Log parameters, metrics of one step and tags in one request."""
+        """Log parameters, metrics of one step and tags in one request; `of` is the model that metrics are of."""
         from mlflow.entities import Metric, Param, RunTag
 
         now = time.time_ns() // 1_000_000
+        model = of.removeprefix("models:/") if of else None
         with self.talking(run_id) as client:
             client.log_batch(
                 run_id,
-                metrics=[Metric(key, float(value), now, step) for key, value in (metrics or {}).items()],
+                metrics=[
+                    Metric(key, float(value), now, step, model_id=model) for key, value in (metrics or {}).items()
+                ],
                 params=[Param(key, str(value)) for key, value in (parameters or {}).items()],
                 tags=[RunTag(key, str(value)) for key, value in (tags or {}).items()],
             )
@@ -258,6 +268,8 @@ class MlflowStore:
 
         A model of the same run and name that was finished before is taken as it is.
         """
+        from mlflow.entities import LoggedModelOutput
+
         with self.talking(name) as client:
             place = self.ensure_experiment(experiment)
             ready = client.search_logged_models(
@@ -269,15 +281,35 @@ class MlflowStore:
             model = client.create_logged_model(place, name=name, source_run_id=run_id, tags={RUN_TAG: run})
             client.log_model_artifacts(model.model_id, str(folder))
             client.finalize_logged_model(model.model_id, "READY")
+            if run_id is not None:
+                client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
             return f"models:/{model.model_id}"
 
-    def register(self, name: str, uri: str, run: str, *, run_id: str | None, package: str, about: str) -> str:
-        """Version number under which the logged model at `uri` stands registered, made if it is not there."""
+    def attach(self, uri: str, file: Path) -> None:
+        """Put a file beside a logged model's own, replacing one of that name."""
+        with self.talking(uri) as client:
+            client.log_model_artifact(uri.removeprefix("models:/"), str(file))
+
+    def register(
+        self,
+        name: str,
+        uri: str,
+        run: str,
+        *,
+        run_id: str | None,
+        package: str,
+        about: str,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Version number under which the logged model at `uri` stands registered, made if it is not there.
+
+        `about` describes the version, `tags` the registered model, when that is made.
+        """
         from mlflow.exceptions import MlflowException
 
         with self.talking(name) as client:
             try:
-                client.create_registered_model(name)
+                client.create_registered_model(name, tags=dict(tags or {}), description=_described(name, tags or {}))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -301,6 +333,13 @@ class MlflowStore:
             client.set_registered_model_alias(name, CHAMPION, version)
             for key, value in tags.items():
                 client.set_model_version_tag(name, version, key, value)
+
+
+def _described(name: str, tags: Mapping[str, str]) -> str:
+    environment = tags.get("gatehouse.environment")
+    what = f"What was promoted to {environment}" if environment else "Every challenger that was measured"
+    champion = f" The alias `{CHAMPION}` shows what the ledger wants there." if environment else ""
+    return f"{what}, by Gatehouse.{champion} Decided by Gatehouse's ledger, never by what is written to {name} here."
 
 
 def write_model_folder(

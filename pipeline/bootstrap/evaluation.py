@@ -214,8 +214,10 @@ def _lineage(state: RunState) -> tuple[Lineage, ...]:
         Lineage(what=f"snapshot: {name}", identity=f"{part['window']}, {part['rows']} rows", digest=part["digest"])
         for name, part in data["parts"].items()
     ]
-    code = opened["code"]
+    code, came = opened["code"], opened.get("imported")
+    words = came and f"approved at its source by {', '.join(came['approved_by'])}; ledger {came['source']['head']}"
     return (
+        *([Lineage(what="bundle", identity=words, digest=came["bundle"])] if came else []),
         Lineage(what="project", identity=code.get("commit") or "not in a repository", digest=code["digest"]),
         *parts,
         Lineage(what="weights", identity=trained["tracked_run"], digest=trained["weights"]),
@@ -241,6 +243,7 @@ def _store(place: Installation, state: RunState, evidence: Evidence) -> Mapping[
         trained["tracked_run"],
         metrics={f"holdout_{name}": value for name, value in stage.headline(evidence).items()},
         tags={"gatehouse.evidence": evidence.digest},
+        of=trained["uri"],
     )
     place.mlflow.finish_run(trained["tracked_run"])
     champion = evidence.champion

@@ -50,7 +50,9 @@ def requirement(place: Installation, state: RunState, project: Project) -> Requi
     assert state.opened is not None
     author = state.opened["code"].get("author") or ""
     # git knows an author by mail address, Jenkins by what stands before the @.
-    own = tuple(dict.fromkeys(name for name in (state.opened["requester"], author, author.partition("@")[0]) if name))
+    importer = state.opened.get("imported", {}).get("by")
+    names = (state.opened["requester"], author, author.partition("@")[0], importer)
+    own = tuple(dict.fromkeys(name for name in names if name))
     approvers = [
         person
         for name in settings.approvers

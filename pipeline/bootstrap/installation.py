@@ -80,7 +80,8 @@ class Installation:
         """The MLflow server."""
         from pipeline.adapters.mlflow_store import MlflowStore
 
-        return MlflowStore(self.settings.mlflow.uri, self._mlflow_credentials)
+        known = self.settings.mlflow
+        return MlflowStore(known.uri, self._mlflow_credentials, known.workspace)
 
     @property
     def _mlflow_credentials(self) -> Path | None:
@@ -126,8 +127,10 @@ class Installation:
 
     def project(self, state: RunState) -> Project:
         """The project as the run was opened with, from the ledger, never from the workspace."""
-        assert state.opened is not None
-        return project_from_files(state.opened["files"], state.opened["changes"], where=f"run {state.run}")
+        opened = state.opened
+        assert opened is not None
+        changes = {**opened["changes"], **opened.get("gate", {})}  # of a run that came in a bundle, this side's gate
+        return project_from_files(opened["files"], changes, where=f"run {state.run}")
 
     def environment(self, model: str, environment: str) -> EnvironmentState:
         """An environment of a model, folded from the ledger."""

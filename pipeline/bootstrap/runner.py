@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.bootstrap import anchors
 from pipeline.bootstrap.installation import Account, Installation
 from pipeline.bootstrap.notify import deliver
+from pipeline.bootstrap.tracing import traced
 from pipeline.config import load_project
 from pipeline.domain.canonical import digest_json
 from pipeline.domain.events import Draft
@@ -34,6 +35,8 @@ def open_run(
 ) -> None:
     """Record what a run works on: the project's own text, the windows, who asked. Safe to run again.
 
+    A run that came in a bundle works on what came with it, whatever is here.
+
     Raises:
         UsageError: the project is wrong, or the run was opened with another one.
     """
@@ -45,14 +48,14 @@ def open_run(
         "changes": changes,
         "code": {"digest": digest_json({"files": project.files, "changes": changes}), **_commit(path)},
         "policy_digest": project.settings.policy_digest,
-        "requester": _requester(place, build),
+        "requester": requester(place, build),
         "windows": project.settings.window.model_dump(),
     }
     with place.ledger.transaction() as transaction:
         opened = fold_run(run, transaction.events(run=run)).opened
         if opened is None:
             transaction.append(Draft("run.opened", place.actor, body, run, project.settings.name))
-        elif opened["code"]["digest"] != body["code"]["digest"]:
+        elif "imported" not in opened and opened["code"]["digest"] != body["code"]["digest"]:
             raise UsageError(
                 "this run was opened with another project, other windows or other parameters",
                 where=f"run {run}",
@@ -60,7 +63,7 @@ def open_run(
             )
 
 
-def _requester(place: Installation, build: str | None) -> str:
+def requester(place: Installation, build: str | None) -> str:
     """Who asked: whom Jenkins names as the build's starter; without Jenkins, the operating system's user."""
     if build is None or place.settings.jenkins is None:
         return place.actor
@@ -117,7 +120,9 @@ def _execute(place: Installation, stage: Stage, state: RunState) -> None:
     began = time.monotonic()
     project = place.project(state)
     try:
-        body = STEPS[stage.name](place, state, project)
+        with traced(place, stage, state) as outputs:
+            body = STEPS[stage.name](place, state, project)
+            outputs.update(body or {})
     except GatehouseError as error:
         _record_failure(place, stage, state.run, project.settings.name, error)
         raise

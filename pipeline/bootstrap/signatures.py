@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.bootstrap.installation import Installation
 from pipeline.bootstrap.steps import package_folder
@@ -13,6 +13,9 @@ from pipeline.domain.events import Draft, Event
 from pipeline.domain.gate import ENVIRONMENT
 from pipeline.domain.state import RunState, subject_of
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.adapters.signing import Signer
 
 
 def bundle_of(events: Iterable[Event], package: str) -> Mapping[str, Any] | None:
@@ -60,7 +63,7 @@ def require(place: Installation, model: str, environment: str) -> None:
 def _sign(place: Installation, run: str, model: str, package: str, uri: str) -> None:
     from pipeline.adapters import signing
 
-    signer = _signer(place.settings.signing)
+    signer = signer_of(place.settings.signing)
     folder = package_folder(place, package, uri)
     key = signing.key_id(signer)
     done = [
@@ -78,7 +81,12 @@ def _sign(place: Installation, run: str, model: str, package: str, uri: str) -> 
     place.reporter.note(f"signed by {key[:23]}")
 
 
-def _signer(settings: SigningSettings | None) -> Any:
+def signer_of(settings: SigningSettings | None) -> Signer:
+    """Who signs here.
+
+    Raises:
+        UsageError: the settings name no key.
+    """
     from pipeline.adapters.signing import Signer
 
     if settings is None or settings.key is None:

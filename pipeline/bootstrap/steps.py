@@ -142,11 +142,19 @@ def _evaluate(place: Installation, state: RunState, project: Project) -> Mapping
 
 
 def _register(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
+    from pipeline.bootstrap.cards import card_of, tags_of
     from pipeline.stages import register
 
-    return register.run(
-        project.settings.name, state.run, state.fact("train"), state.fact("evaluate"), registry=place.mlflow
-    )
+    with place.cache.scratch() as scratch:
+        return register.run(
+            project.settings.name,
+            state.run,
+            state.fact("train"),
+            card=card_of(place, state, project),
+            tags=tags_of(project),
+            registry=place.mlflow,
+            folder=Path(scratch),
+        )
 
 
 def package_folder(place: Installation, digest: str, uri: str) -> Path:
@@ -168,6 +176,7 @@ def load_model(place: Installation, digest: str, uri: str) -> Model:
 def _promote(environment: str) -> Step:
     def step(place: Installation, state: RunState, project: Project) -> None:
         from pipeline.bootstrap import anchors
+        from pipeline.bootstrap.cards import card_of, tags_of
         from pipeline.bootstrap.gatekeeping import still_approved
         from pipeline.stages import promote
 
@@ -183,6 +192,8 @@ def _promote(environment: str) -> Step:
                 state.run,
                 state.fact("register"),
                 package=subject_of(state, environment).package,
+                card=card_of(place, state, project),
+                tags=tags_of(project),
                 registry=place.mlflow,
                 folder=Path(scratch),
             )

@@ -30,11 +30,15 @@ class LedgerSettings(Strict):
 
 
 class MlflowSettings(Strict):
-    """The MLflow tracking server. The files hold ``user:password``; without them MLflow asks nobody who they are."""
+    """The MLflow tracking server. The files hold ``user:password``; without them MLflow asks nobody who they are.
+
+    `workspace` is for a server that was started with ``--enable-workspaces``.
+    """
 
     uri: str
     credentials: Path | None = None
     promotion_credentials: Path | None = None
+    workspace: str | None = None
 
 
 class JenkinsSettings(Strict):
@@ -79,7 +83,8 @@ class SigningSettings(Strict):
     """Signatures of packages: the signer's key, where this job signs, and the keys that this machine trusts.
 
     `key` is a PEM file or a ``pkcs11:`` URI. With `certificate` and its `chain` the trusted files are certificates of
-    authorities, else public keys. Several trusted at once are a key rotation.
+    authorities, else public keys. Several trusted at once are a key rotation. `sources` are trusted with bundles of
+    other installations, and with nothing that is served here.
     """
 
     key: str | None = None
@@ -87,6 +92,7 @@ class SigningSettings(Strict):
     certificate: Path | None = None
     chain: tuple[Path, ...] = ()
     trusted: tuple[Path, ...] = ()
+    sources: tuple[Path, ...] = ()
 
 
 class NotificationSettings(Strict):

@@ -118,8 +118,12 @@ def _origin(facts: Mapping[str, Event]) -> Section:
     opened = facts["run.opened"].body
     code, changes = opened["code"], opened["changes"]
     state = "the work tree differed from the commit" if code.get("dirty") else "as committed"
+    came = opened.get("imported")
+    bundle = [("taken in by", f"{came['by']}, from bundle {came['bundle']}")] if came else []
+    bundle += [("approved at its source by", ", ".join(came["approved_by"]))] if came else []
     rows = [
         ("asked for by", opened["requester"]),
+        *bundle,
         ("code", code["digest"]),
         ("commit", f"{code['commit']}, {state}" if code.get("commit") else "not in a repository"),
         ("author", code.get("author")),

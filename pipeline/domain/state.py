@@ -22,6 +22,7 @@ class RunState:
         facts: body of the event that proves each finished stage, by stage name.
         record: what people decided about it, oldest first.
         failures: bodies of ``stage.failed``, oldest first.
+        since: when it was opened.
     """
 
     run: str
@@ -29,6 +30,7 @@ class RunState:
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     record: Record = field(default_factory=Record)
     failures: tuple[Mapping[str, Any], ...] = ()
+    since: str | None = None
 
     def done(self, stage: str) -> bool:
         """Whether the stage's fact is in the ledger."""
@@ -80,7 +82,7 @@ def fold_run(run: str, events: Iterable[Event]) -> RunState:
     for event in events:
         stage = _STAGE_OF.get((event.kind, event.environment))
         if event.kind == "run.opened" and state.opened is None:
-            state = replace(state, opened=event.body)
+            state = replace(state, opened=event.body, since=event.at)
         elif event.kind == "stage.failed":
             state = replace(state, failures=(*state.failures, event.body))
         elif stage is not None:

@@ -17,6 +17,7 @@ from pipeline.domain.events import Draft, Event
 from pipeline.domain.state import EnvironmentState, Placement, fold_environment
 from pipeline.errors import ApprovalInvalid, IntegrityViolated
 from pipeline.ports import Ledger, LedgerTransaction, Registry
+from pipeline.stages.register import CARD
 
 REGISTERED_AS: Mapping[str, str] = {"staging": "staging.{}", "production": "prod.{}"}
 
@@ -28,6 +29,8 @@ def bring(
     registered: Mapping[str, Any],
     *,
     package: str,
+    card: str,
+    tags: Mapping[str, str],
     registry: Registry,
     folder: Path,
 ) -> Mapping[str, Any]:
@@ -37,6 +40,8 @@ def bring(
         environment, model, run: where, what, by which run.
         registered: fact of the register stage: where the bytes are said to be.
         package: digest that the bytes must have: that of the approved subject, not what registration says.
+        card: the model card: the version's description, and a file beside the package.
+        tags: of the registered model.
         registry: the registry.
         folder: empty, for work in progress.
 
@@ -52,12 +57,13 @@ def bring(
     shutil.copytree(fetched / "package", clean / "package")
     for name in ("MLmodel", "requirements.txt"):
         shutil.copyfile(fetched / name, clean / name)
+    (clean / CARD).write_text(card, encoding="utf-8")
     target = REGISTERED_AS[environment].format(model)
     uri = registry.log_model(target, run, run_id=None, name=model, folder=clean)
     back = registry.download(f"{uri}/package", folder / "back")
     verify_package(back, package, uri)
-    about = f"Run {run}, promoted from {registered['model']} version {registered['version']}."
-    version = registry.register(target, uri, run, run_id=None, package=package, about=about)
+    tags = {**tags, "gatehouse.environment": environment}
+    version = registry.register(target, uri, run, run_id=None, package=package, about=card, tags=tags)
     return {"model": target, "version": version, "package": package, "uri": uri, "run": run}
 
 

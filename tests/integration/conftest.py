@@ -59,10 +59,9 @@ class Stack:
 
         return Installation(load_settings(self.home / "settings.toml"))
 
-    def open(self, run, *options, project=FLIGHTS, expected=(0,)):
-        return self.gatehouse(
-            "ingest", "--run", run, "--project", str(project), *QUICK, *LENIENT, *options, expected=expected
-        )
+    def open(self, run, *options, project=FLIGHTS, settings=None, expected=(0,)):
+        words = ("ingest", "--run", run, "--project", str(project), *QUICK, *LENIENT, *options)
+        return self.gatehouse(*words, settings=settings, expected=expected)
 
     def until(self, stage, run, *options, project=FLIGHTS, expected=(0,)):
         return self.gatehouse(

@@ -1,0 +1,40 @@
+"""Commands that write the line's other faces: files for other runners, generated from the stage graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.common import ProjectFile, app
+
+export = typer.Typer(help="The line for other runners: files generated from the stage graph.", no_args_is_help=True)
+app.add_typer(export, name="export")
+
+HERE = Path()
+Out = Annotated[Path | None, typer.Option("--out", help="Where to; by default beside project.toml.")]
+Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit code 5 when the file is not up to date.")]
+
+
+@export.command()
+def mlproject(project: ProjectFile = HERE, out: Out = None, check: Check = False) -> None:
+    """MLproject: start the project, or one stage, with `mlflow run . --env-manager local`."""
+    from pipeline.config import load_project
+    from pipeline.faces import generated
+    from pipeline.faces import mlproject as face
+
+    settings = load_project(project).settings
+    text = generated.seal(face.text(settings.name, settings.window.train, settings.window.holdout))
+    folder = project if project.is_dir() else project.parent
+    _deliver(out or folder / face.FILE, text, check=check)
+
+
+def _deliver(path: Path, text: str, *, check: bool) -> None:
+    from pipeline.faces import generated
+
+    if check:
+        generated.check(path, text)
+        typer.echo(f"{path} is up to date")
+    else:
+        typer.echo(f"{path} {'written' if generated.write(path, text) else 'is up to date'}")
