@@ -12,7 +12,7 @@ flights = flights[flights["scheduled"].dt.strftime("%Y-%m") == month]
 wanted = ["carrier", "origin", "distance", "hour", "weekday"]
 for first in range(0, len(flights), 1000):
     part = flights[wanted][first : first + 1000]
-    body = json.dumps({"dataframe_split": {"columns": wanted, "data": part.values.tolist()}}).encode()
+    body = json.dumps({"dataframe_split": {"columns": wanted, "data": part.to_numpy().tolist()}}).encode()
     request = urllib.request.Request(f"{server}/invocations", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         predictions = json.load(answer)["predictions"]
