@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pipeline
-from pipeline.domain.canonical import digest_file, digest_json
+from pipeline.domain.canonical import digest_json, file_digests
 
 CODE = Path(pipeline.__file__).parent
 
@@ -43,7 +43,8 @@ def describe() -> Mapping[str, Any]:
 
 def digest_of_code(folder: Path = CODE) -> str:
     """Digest of Gatehouse's own files by relative path, without what Python compiles beside them."""
-    return digest_json({path.relative_to(folder).as_posix(): digest_file(path) for path in _files(folder)})
+    digests = file_digests(folder)
+    return digest_json({name: digest for name, digest in digests.items() if "__pycache__" not in name.split("/")})
 
 
 def copy_code(target: Path) -> None:
@@ -65,10 +66,6 @@ def check_out(commit: str, target: Path) -> str | None:
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         archive.extractall(target, filter="data")
     return digest_of_code(target / CODE.name)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
 def _name(text: str) -> str:

@@ -111,8 +111,7 @@ def _collect(place: Installation, state: RunState, gate: Gate, contents: Path) -
         wanted["reference.json"] = (trained["profile"]["digest"], trained["profile"]["uri"])
         (contents / "data").mkdir()
         for file, (digest, uri) in wanted.items():
-            path = place.cache.get(digest, lambda folder, uri=uri: place.mlflow.download(uri, folder), uri)  # type: ignore[misc]
-            shutil.copyfile(path, contents / "data" / file)
+            shutil.copyfile(place.artifact(digest, uri), contents / "data" / file)
         tracker.advance()
 
 

@@ -162,7 +162,7 @@ def _proven(contents: Path, manifest: bundle.Manifest, state: RunState, about: I
     opened = state.opened
     if opened is None or opened["project"] != manifest.model:
         raise _not_a_bundle("its ledger does not open the run")
-    project = project_from_files(opened["files"], {**opened["changes"], **opened.get("gate", {})}, where="bundle")
+    project = project_from_files(opened["files"], state.changes, where="bundle")
     settings, trained, data = project.settings, state.fact("train"), state.fact("ingest")
     evidence = json.loads((contents / "evidence/evidence.json").read_bytes())
     digests = {

@@ -180,7 +180,7 @@ def reference_profile(place: Installation, trained: Mapping[str, Any]) -> Profil
     import json
 
     fact = trained["profile"]
-    path = place.cache.get(fact["digest"], lambda folder: place.mlflow.download(fact["uri"], folder), fact["uri"])
+    path = place.artifact(fact["digest"], fact["uri"])
     return Profile.from_json(json.loads(path.read_bytes()))
 
 

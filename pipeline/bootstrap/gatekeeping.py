@@ -31,9 +31,7 @@ def evidence_of(place: Installation, state: RunState) -> Mapping[str, Any]:
         IntegrityViolated: it is not what was recorded.
     """
     fact = state.fact("evaluate")
-    path = place.cache.get(
-        fact["evidence_file"], lambda folder: place.mlflow.download(fact["uri"], folder), fact["uri"]
-    )
+    path = place.artifact(fact["evidence_file"], fact["uri"])
     evidence: Mapping[str, Any] = json.loads(path.read_bytes())
     if digest_json(evidence) != fact["evidence"]:
         raise IntegrityViolated("the evidence is not what was recorded", where=fact["uri"])

@@ -93,6 +93,14 @@ class Installation:
         """Verified copies on this machine."""
         return Cache(self.settings.home / "cache")
 
+    def artifact(self, digest: str, uri: str) -> Path:
+        """A file or folder of MLflow's, by the digest that the ledger has of it: a verified copy on this machine.
+
+        Raises:
+            IntegrityViolated: what MLflow has is something else.
+        """
+        return self.cache.get(digest, lambda folder: self.mlflow.download(uri, folder), uri)
+
     @property
     def actor(self) -> str:
         """Who runs this process, as the operating system says. Never an approver's identity."""
@@ -127,10 +135,8 @@ class Installation:
 
     def project(self, state: RunState) -> Project:
         """The project as the run was opened with, from the ledger, never from the workspace."""
-        opened = state.opened
-        assert opened is not None
-        changes = {**opened["changes"], **opened.get("gate", {})}  # of a run that came in a bundle, this side's gate
-        return project_from_files(opened["files"], changes, where=f"run {state.run}")
+        assert state.opened is not None
+        return project_from_files(state.opened["files"], state.changes, where=f"run {state.run}")
 
     def environment(self, model: str, environment: str) -> EnvironmentState:
         """An environment of a model, folded from the ledger."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,12 +14,12 @@ from typing import Any
 from pipeline.adapters import environment
 from pipeline.bootstrap import rebuild
 from pipeline.bootstrap.installation import Installation
-from pipeline.bootstrap.steps import snapshot_table, source_of
+from pipeline.bootstrap.steps import source_of
 from pipeline.domain.passport import promotion_of
 from pipeline.domain.reproduction import Reproduction, differences, packages, requirements
 from pipeline.domain.state import RunState
 from pipeline.domain.window import Window
-from pipeline.errors import GatehouseError, IntegrityViolated, Unreachable, UsageError
+from pipeline.errors import GatehouseError, Unreachable, UsageError
 
 # What a process needs of the one that starts it: where programs are, where pip finds packages, and the proxy to it.
 _HANDED_ON = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -55,9 +56,9 @@ def reproduce(
 def _in(place: Installation, state: RunState, folder: Path, *, fresh: bool) -> Reproduction:
     trained = state.fact("train")
     _write_job(place, state, folder)
-    recorded = trained.get("environment")
-    _bring_code(place, recorded, (state.opened or {})["code"].get("commit"), folder)
-    python = _python(place, recorded, folder, fresh=fresh)
+    recorded, here = trained.get("environment"), environment.describe()
+    _bring_code(place, recorded, here, (state.opened or {})["code"].get("commit"), folder)
+    python = _python(place, recorded, here, folder, fresh=fresh)
     made = _train(folder, python, place.project(state).settings.training.threads)
     return Reproduction(
         (trained["weights"], made["weights"]),
@@ -73,7 +74,7 @@ def _write_job(place: Installation, state: RunState, folder: Path) -> None:
     job = {
         "run": state.run,
         "files": opened["files"],
-        "changes": opened["changes"],
+        "changes": state.changes,
         "commit": opened["code"].get("commit"),
         "data": {"digest": part["digest"], "columns": part["columns"]},
         "parameters": {key: value for key, value in trained["parameters"].items() if key != "seed"},
@@ -83,26 +84,30 @@ def _write_job(place: Installation, state: RunState, folder: Path) -> None:
 
 def _bring_rows(place: Installation, state: RunState, path: Path) -> None:
     """The training snapshot; where it is gone, the source is read again and must give the same rows."""
-    from pyarrow import parquet
-
     from pipeline.adapters import snapshot, source
 
+    part = state.fact("ingest")["parts"]["train"]
     try:
-        parquet.write_table(snapshot_table(place, state, "train"), path)
+        shutil.copyfile(place.artifact(part["file"], part["uri"]), path)
     except Unreachable:
         raise
     except GatehouseError as error:
         place.reporter.note(f"the snapshot is gone ({error.what}); reading the source again")
-        part = state.fact("ingest")["parts"]["train"]
         project = place.project(state)
         with source.read(source_of(place, project), Window.parse(part["window"])) as batches:
             snapshot.write(batches, path)
         snapshot.read(path, part["digest"], part["columns"])  # names the columns that differ
 
 
-def _bring_code(place: Installation, recorded: Mapping[str, Any] | None, commit: str | None, folder: Path) -> None:
+def _bring_code(
+    place: Installation,
+    recorded: Mapping[str, Any] | None,
+    here: Mapping[str, Any],
+    commit: str | None,
+    folder: Path,
+) -> None:
     """Gatehouse's own code as it was: the present one if it is the same, or that of the run's commit."""
-    if recorded is None or environment.digest_of_code() == recorded["gatehouse"]:
+    if recorded is None or here["gatehouse"] == recorded["gatehouse"]:
         environment.copy_code(folder)
     elif commit is not None and environment.check_out(commit, folder) == recorded["gatehouse"]:
         place.reporter.note(f"Gatehouse itself has changed since: this is tried with that of {commit[:12]}")
@@ -111,9 +116,10 @@ def _bring_code(place: Installation, recorded: Mapping[str, Any] | None, commit:
         place.reporter.note("Gatehouse has changed since and is not to be had as it was: tried with the present one")
 
 
-def _python(place: Installation, recorded: Mapping[str, Any] | None, folder: Path, *, fresh: bool) -> Path:
+def _python(
+    place: Installation, recorded: Mapping[str, Any] | None, here: Mapping[str, Any], folder: Path, *, fresh: bool
+) -> Path:
     """A Python with the recorded distributions: this one if it has just those, else a new environment."""
-    here = environment.describe()
     if recorded is None:
         place.reporter.note("the run did not record its environment: this is tried in the present one")
         return Path(sys.executable)
@@ -158,18 +164,3 @@ def _call(command: list[str], folder: Path, failed: str) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         raise UsageError(f"{failed}: {last}", where=str(folder), fix="pip's index must hold the recorded versions")
-
-
-def demand(found: Reproduction) -> None:
-    """Raise unless the weights came out the same.
-
-    Raises:
-        IntegrityViolated: they did not; says what was different.
-    """
-    if not found.same:
-        recorded, made = found.weights
-        raise IntegrityViolated(
-            f"the weights came out different: {made}, recorded {recorded}",
-            where="reproduce",
-            fix=found.explanation,
-        )

@@ -93,8 +93,7 @@ def snapshot_table(place: Installation, state: RunState, part: str) -> pa.Table:
     from pipeline.adapters import snapshot
 
     fact = state.fact("ingest")["parts"][part]
-    path = place.cache.get(fact["file"], lambda folder: place.mlflow.download(fact["uri"], folder), fact["uri"])
-    return snapshot.read(path, fact["digest"], fact["columns"])
+    return snapshot.read(place.artifact(fact["file"], fact["uri"]), fact["digest"], fact["columns"])
 
 
 def _validate(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
@@ -159,8 +158,7 @@ def _register(place: Installation, state: RunState, project: Project) -> Mapping
 
 def package_folder(place: Installation, digest: str, uri: str) -> Path:
     """A package's verified copy on this machine. `uri` is that of the logged model."""
-    where = f"{uri}/package"
-    return place.cache.get(digest, lambda folder: place.mlflow.download(where, folder), where)
+    return place.artifact(digest, f"{uri}/package")
 
 
 def load_model(place: Installation, digest: str, uri: str) -> Model:

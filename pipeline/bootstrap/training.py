@@ -134,7 +134,7 @@ def recipe_of(project: Project) -> stage.Recipe:
 def _log_model(
     place: Installation, state: RunState, project: Project, folder: Path, made: Mapping[str, Any], run_id: str
 ) -> Mapping[str, Any]:
-    from pipeline.adapters.mlflow_store import write_model_folder
+    from pipeline.adapters.mlflow_model import write_model_folder
 
     package = folder / "package"
     libraries = {name: version(name) for name in ("torch", "onnx", "onnxruntime")}

@@ -144,12 +144,12 @@ def reproduce(
     json: Json = False,
 ) -> None:
     """Train a version once more from the ledger's record alone; exit code 5 when the weights come out different."""
-    from pipeline.bootstrap.reproduce import demand, reproduce
+    from pipeline.bootstrap.reproduce import reproduce
 
     found = reproduce(installation(), env, model, version, fresh=fresh, out=out)
     if json:
         answer(found.to_json())
-    demand(found)
+    found.demand()
     if not json:
         typer.echo(f"the same weights: {found.weights[0]}")
         same = found.package[0] == found.package[1]

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.domain.changes import between
 from pipeline.domain.evidence import Change
+from pipeline.errors import IntegrityViolated
 
 # Of the environment itself: nobody who trains imports them.
 _TOOLS = ("gatehouse", "pip", "setuptools", "wheel")
@@ -46,6 +47,18 @@ class Reproduction:
         ]
         more = f", and {len(named) - 6} more" if len(named) > 6 else ""
         return "; ".join(named[:6]) + more
+
+    def demand(self) -> None:
+        """Raise unless the weights came out the same.
+
+        Raises:
+            IntegrityViolated: they did not; says what was different.
+        """
+        if not self.same:
+            recorded, made = self.weights
+            raise IntegrityViolated(
+                f"the weights came out different: {made}, recorded {recorded}", where="reproduce", fix=self.explanation
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON."""

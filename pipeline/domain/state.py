@@ -32,6 +32,12 @@ class RunState:
     failures: tuple[Mapping[str, Any], ...] = ()
     since: str | None = None
 
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """What replaces values of the project's file: as opened, and this side's gate if the run came in a bundle."""
+        assert self.opened is not None
+        return {**self.opened["changes"], **self.opened.get("gate", {})}
+
     def done(self, stage: str) -> bool:
         """Whether the stage's fact is in the ledger."""
         return stage in self.facts

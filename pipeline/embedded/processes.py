@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import requests
 
+from pipeline import QUIET
 from pipeline.errors import Unreachable
 
 _LOOK_EVERY_SECONDS = 0.05
@@ -152,8 +153,7 @@ def clean_environment(home: Path) -> dict[str, str]:
     for folder in (caches, temporary):
         folder.mkdir(parents=True, exist_ok=True)
     return keep | {
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
+        **QUIET,
         "MPLCONFIGDIR": str(caches),
         "XDG_CACHE_HOME": str(caches),
         "TMPDIR": str(temporary),

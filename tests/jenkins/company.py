@@ -7,11 +7,10 @@ import re
 import shutil
 import subprocess
 import threading
-import time
 
 from tests.attacks.conftest import Castle
 from tests.integration.conftest import SMALL
-from tests.jenkins.conftest import ROOT
+from tests.jenkins.conftest import ROOT, wait_until
 from tests.jenkins.execution import Definition
 
 LINE, APPROVAL = "mlops/flights/main", "approvals/decide"
@@ -152,10 +151,7 @@ class Company(Castle):
         return job
 
     def wait(self, holds, seconds=240):
-        until = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < until, "waited in vain"
-            time.sleep(0.05)  # a condition is polled: the build is another process
+        wait_until(holds, seconds)
 
     def asks(self, build):
         """Wait until the build asks somebody."""

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def groovy_environment() -> dict[str, str] | None:
         return None
     home = os.environ.get("JAVA_HOME") or str(Path(java).resolve().parents[1])
     return {**os.environ, "JAVA_HOME": home}
+
+
+def wait_until(holds, seconds):
+    """Wait until something holds; answers it. A condition is polled: the build is another process."""
+    until = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import secrets
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from xml.sax.saxutils import escape
 
@@ -20,7 +19,7 @@ import pytest
 
 from pipeline.adapters.jenkins_builds import Builds
 from pipeline.adapters.jenkins_client import Jenkins
-from tests.jenkins.conftest import MISSING, groovy_environment
+from tests.jenkins.conftest import MISSING, groovy_environment, wait_until
 from tests.jenkins.controller import Controller
 from tests.jenkins.execution import Definition
 
@@ -129,11 +128,7 @@ class Site:
         return done
 
     def wait(self, holds):
-        until = time.monotonic() + 180
-        while not (found := holds()):
-            assert time.monotonic() < until, "waited in vain"
-            time.sleep(0.1)  # a condition is polled: the build is another process
-        return found
+        return wait_until(holds, 180)
 
     def waiting(self, run):
         """A build of `run` that waits at its gate."""
