@@ -15,7 +15,7 @@ DEFAULT = "torch"
 
 
 def scaffold(parent: Path, name: str, framework: str = DEFAULT) -> str:
-    """Copy the flights example to ``parent/name`` under the new name, its model in a framework; answers what to do next.
+    """Copy the flights example to ``parent/name``, with its model in a framework; answers what to do next.
 
     Raises:
         UsageError: the name is no project name, the folder is there already, or there is no such framework.

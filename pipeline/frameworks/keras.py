@@ -154,6 +154,7 @@ class Keras:
         common.refuse_unknown_operators(model, self.name)
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.shape.dim[0].dim_param = "N"
+        _rename(model.graph)
         (package / common.ONNX_FILE).write_bytes(model.SerializeToString(deterministic=True))
         fitted.network.save(native / "model.keras")
         (native / "keras_module.txt").write_text("keras", encoding="utf-8")
@@ -176,6 +177,26 @@ class Keras:
     def libraries(self) -> Mapping[str, str]:
         """Versions that took part."""
         return {**common.versions("keras", "tf2onnx"), "tensorflow": tf.__version__}
+
+
+def _rename(graph: Any) -> None:
+    """Name everything by its place, order constants by first use: the exporter's names count up within a process."""
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return  # a branch or loop sees the names of the graph around it
+    kept = {value.name for value in (*graph.input, *graph.output)} | {""}
+    seen = dict.fromkeys(name for node in graph.node for name in (*node.input, *node.output))
+    names = {name: f"value_{i}" for i, name in enumerate(name for name in seen if name not in kept)}
+    constants = {
+        constant.name: type(constant).FromString(constant.SerializeToString()) for constant in graph.initializer
+    }
+    for i, node in enumerate(graph.node):
+        node.name = f"node_{i}"
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for old, constant in constants.items():
+        constant.name = names.get(old, old)
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(constants[name] for name in seen if name in constants)
 
 
 # --- training -------------------------------------------------------------------------------------------------

@@ -82,7 +82,8 @@ class PyFunc:
         common.check(train, y)
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  # the models' own libraries draw from the old generator
-        found = common.build(model, train, parameters)
+        with common.quiet():  # MLflow's advice on type hints
+            found = common.build(model, train, parameters)
         if not (isinstance(found, mlflow.pyfunc.PythonModel) and hasattr(found, "fit")):
             raise UsageError(
                 f"the factory must give an mlflow.pyfunc.PythonModel with a method fit, not {type(found).__name__}",

@@ -36,10 +36,10 @@ def model(cardinalities: tuple[int, ...], width: int, *, strength: float = 20.0)
 
         def predict(self, context: object, model_input: pd.DataFrame, params: object = None) -> NDArray[np.float64]:
             del context, params  # MLflow hands them to every model
-            score = np.full(len(model_input), np.log(self.prior / (1 - self.prior)))
+            score: NDArray[np.float64] = np.full(len(model_input), np.log(self.prior / (1 - self.prior)))
             for i, table in enumerate(self.tables):
                 values = model_input[f"category_{i}"].to_numpy()
                 score += table[np.minimum(values, len(table) - 1)] / len(self.tables) ** 0.5
-            return 1 / (1 + np.exp(-score))
+            return np.asarray(1 / (1 + np.exp(-score)))
 
     return NaiveBayes()
