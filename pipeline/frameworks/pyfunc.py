@@ -76,13 +76,13 @@ class PyFunc:
         """
         import random
 
-        import mlflow.pyfunc
-
         del order, checkpoints, threads  # the model's own affair
         common.check(train, y)
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  # the models' own libraries draw from the old generator
         with common.quiet():  # MLflow's advice on type hints
+            import mlflow.pyfunc
+
             found = common.build(model, train, parameters)
         if not (isinstance(found, mlflow.pyfunc.PythonModel) and hasattr(found, "fit")):
             raise UsageError(
