@@ -174,7 +174,9 @@ def package_graph(converted: Any, shape: tuple[int, int]) -> bytes:
         [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N"])],
         [*converted.graph.initializer, numpy_helper.from_array(np.array(1, np.int64), "class_1")],
     )
-    opsets = [helper.make_opsetid(o.domain, max(o.version, 9)) if not o.domain else o for o in converted.opset_import]
+    # Sorted: the converter keeps them in a set, whose order differs from process to process.
+    domains = {opset.domain: opset.version for opset in converted.opset_import}
+    opsets = [helper.make_opsetid(domain, version) for domain, version in sorted(domains.items())]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=converted.ir_version)
     return bytes(model.SerializeToString(deterministic=True))
 

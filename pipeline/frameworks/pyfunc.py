@@ -80,9 +80,9 @@ class PyFunc:
         common.check(train, y)
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  # the models' own libraries draw from the old generator
+        with common.quiet():
+            import mlflow.pyfunc  # changes the warnings' filters
         with common.quiet():  # MLflow's advice on type hints
-            import mlflow.pyfunc
-
             found = common.build(model, train, parameters)
         if not (isinstance(found, mlflow.pyfunc.PythonModel) and hasattr(found, "fit")):
             raise UsageError(

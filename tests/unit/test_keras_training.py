@@ -73,9 +73,11 @@ def fitted():
     return train()
 
 
-def child(code, *words):
+def child(code, *words, **env):
     code = f"import sys\nsys.path.insert(0, {ROOT!r})\n" + textwrap.dedent(code)
-    return subprocess.run([sys.executable, "-c", code, *words], check=False, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], check=False, capture_output=True, text=True, env={**os.environ, **env}
+    )
 
 
 def test_it_learns_and_says_what_it_saw(fitted):
@@ -126,8 +128,10 @@ def test_a_process_killed_in_the_middle_resumes_to_the_very_same_weights(fitted,
         train(store=FileStore(Path(sys.argv[1])), on_epoch=end)
         """,
         str(path),
+        HOME=str(tmp_path),
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / ".keras").exists()  # nothing is left in the home directory
     seen = []
     assert train(store=FileStore(path), on_epoch=seen.append).weights_digest == fitted.weights_digest
     assert [epoch.epoch for epoch in seen] == [epoch.epoch for epoch in fitted.history]
@@ -164,10 +168,3 @@ def test_an_operator_that_onnx_does_not_know_is_named_with_the_way_out(tmp_path)
 def test_what_cannot_be_trained_is_refused_in_words(parameters, model, words):
     with pytest.raises(UsageError, match=words):
         train(parameters, model=model)
-
-
-def test_keras_leaves_nothing_in_the_home_directory(tmp_path):
-    env = {**os.environ, "HOME": str(tmp_path)}
-    code = f"import sys; sys.path.insert(0, {ROOT!r}); from pipeline.frameworks import registry; registry.load('keras')"
-    subprocess.run([sys.executable, "-c", code], check=True, env=env)
-    assert not (tmp_path / ".keras").exists()
