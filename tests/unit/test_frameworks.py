@@ -21,7 +21,7 @@ from pipeline.domain import lock
 from pipeline.domain.comparison import auc
 from pipeline.domain.transformer import Encoded
 from pipeline.errors import GatehouseError, PolicyRefused, UsageError
-from pipeline.frameworks import registry
+from pipeline.frameworks import estimators, registry
 from pipeline.isolation import MODEL, Isolated
 from tests.unit.test_torch_training import Store, rows
 
@@ -136,6 +136,16 @@ def test_it_learns_and_the_graph_answers_the_same(name, model, tmp_path):
     assert auc(y, fitted.predict(encoded)) > 0.75
     assert parity(name, fitted, encoded, tmp_path) <= 1e-5
     assert [epoch.valid_auc is None for epoch in fitted.history] == [False, True]
+
+
+def test_a_threshold_rounded_down_splits_float32_numbers_as_before():
+    numbers = (np.float32(0.7).view(np.int32) + np.arange(9, dtype=np.int32)).view(np.float32)
+    numbers = np.concatenate([-numbers, [np.float32(0)], numbers])
+    between = (numbers[:-1].astype(np.float64) + numbers[1:].astype(np.float64)) / 2
+    for threshold in (*between, *numbers.astype(np.float64)):
+        rounded = estimators.down([threshold])[0]
+        assert rounded == np.float32(rounded)
+        assert ((numbers <= threshold) == (numbers <= rounded)).all()
 
 
 @pytest.mark.parametrize(("name", "model"), FITTED[:2])
