@@ -36,8 +36,9 @@ def rebuild(folder: Path) -> Mapping[str, Any]:
     """
     from pipeline.adapters import environment, snapshot
     from pipeline.adapters.console import ConsoleReporter
-    from pipeline.bootstrap.training import framework_of, recipe_of
+    from pipeline.bootstrap.training import recipe_of
     from pipeline.config import project_from_files
+    from pipeline.frameworks import registry
     from pipeline.stages import train
 
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
@@ -47,7 +48,7 @@ def rebuild(folder: Path) -> Mapping[str, Any]:
     # What a search found is in the recorded parameters only. Others stay as the project's text has them, types and all.
     found = {name: value for name, value in job["parameters"].items() if recipe.parameters.get(name) != value}
     recipe = replace(recipe, parameters={**recipe.parameters, **found})
-    framework = framework_of(project)
+    framework = registry.load(project.settings.framework)
     transformer, fitted = train.fit(
         recipe,
         columns,

@@ -36,6 +36,7 @@ def serve(place: Installation, environment: str, host: str, port: int, store: Pa
         wanted=_asking(place, environment, model),
         fetch=fetch_in_subprocess,
         verify=partial(_verify, trusted=signing.trusted) if demanded and signing else None,
+        isolated=environment != ENVIRONMENT or place.settings.pyfunc.production,
     )
 
 

@@ -11,7 +11,7 @@ from pipeline.config import Project
 from pipeline.domain.events import Draft
 from pipeline.domain.state import Placement, RunState, subject_of
 from pipeline.domain.window import Window
-from pipeline.errors import GatehouseError, UsageError
+from pipeline.errors import GatehouseError, PolicyRefused, UsageError
 from pipeline.ports import EventReader
 
 if TYPE_CHECKING:
@@ -162,10 +162,10 @@ def package_folder(place: Installation, digest: str, uri: str) -> Path:
 
 
 def load_model(place: Installation, digest: str, uri: str) -> Model:
-    """A package, verified and loaded as a server loads it."""
+    """A package, verified and loaded as a server loads it; one that holds a pickle in a process of its own."""
     from pipeline.serving import package
 
-    return package.load(package_folder(place, digest, uri), digest)
+    return package.load(package_folder(place, digest, uri), digest, isolated=True)
 
 
 # --- environments -----------------------------------------------------------------------------------------
@@ -182,6 +182,7 @@ def _promote(environment: str) -> Step:
         if environment == "production":
             # Before the upload: nothing reaches production's own place without an approval, from a ledger that holds.
             anchors.check(place)
+            _refuse_pickle(place, state)
             still_approved(place, state, project, place.ledger)
         with place.cache.scratch() as scratch:
             body = promote.bring(
@@ -304,7 +305,18 @@ def _back_out(place: Installation, model: str, environment: str, package: str, e
 def _gate(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
     from pipeline.bootstrap.gatekeeping import open_gate
 
+    _refuse_pickle(place, state)
     return open_gate(place, state, project)
+
+
+def _refuse_pickle(place: Installation, state: RunState) -> None:
+    """Before anybody is asked to approve it, and before it is brought there; production's server refuses it too."""
+    if state.fact("train").get("isolated") and not place.settings.pyfunc.production:
+        raise PolicyRefused(
+            "the package holds a pickle (framework pyfunc), which this installation's production does not run",
+            where=f"run {state.run}",
+            fix="train with a framework that exports to ONNX, or have the operators set [pyfunc] production = true",
+        )
 
 
 STEPS: Mapping[str, Step] = {

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from pipeline.adapters import environment, snapshot
 from pipeline.bootstrap.installation import Installation
 from pipeline.bootstrap.steps import snapshot_table, tracked_run
 from pipeline.config import Project
+from pipeline.config.project import LOCK_FILES
+from pipeline.domain import lock
 from pipeline.domain.canonical import canonical, digest_file
 from pipeline.domain.drift import profile
 from pipeline.domain.state import RunState
-from pipeline.errors import IntegrityViolated
+from pipeline.errors import IntegrityViolated, UsageError
 from pipeline.ports import Columns
 from pipeline.stages import train as stage
 
@@ -61,7 +63,10 @@ class TrackedCheckpoints:
 def train(place: Installation, state: RunState, project: Project) -> Mapping[str, Any]:
     """Run the stage; answers its fact."""
     os.environ.setdefault("OMP_NUM_THREADS", str(project.settings.training.threads))
-    framework = framework_of(project)
+    from pipeline.frameworks import registry
+
+    require_lock(project)
+    framework: stage.Framework = registry.load(project.settings.framework)
     run_id = tracked_run(place, state, project)
     columns = snapshot.columns(snapshot_table(place, state, "train"))
     recipe = recipe_of(project)
@@ -94,13 +99,14 @@ def train(place: Installation, state: RunState, project: Project) -> Mapping[str
         folder = Path(scratch) / "model"
         folder.mkdir()
         made = stage.write_package(folder, recipe, transformer, fitted, columns, framework=framework)
-        fact = _log_model(place, state, project, folder, made, run_id)
+        fact = _log_model(place, state, project, folder, made, run_id, framework)
         reference = _log_profile(place, project, columns, run_id, Path(scratch))
     return {
         **fact,
         "tracked_run": run_id,
         "weights": fitted.weights_digest,
         "parity": made["parity"],
+        **({"isolated": True} if framework.isolated else {}),
         "parameters": {**recipe.parameters, "seed": recipe.seed},
         "training": training,
         "environment": environment.describe(),
@@ -108,12 +114,27 @@ def train(place: Installation, state: RunState, project: Project) -> Mapping[str
     }
 
 
-def framework_of(project: Project) -> stage.Framework:
-    """The framework that the project names."""
-    from pipeline.frameworks.pytorch import PyTorch
+def require_lock(project: Project) -> None:
+    """Hold this environment to the versions that the project's folder pins, if it pins any.
 
-    assert project.settings.framework == PyTorch.name
-    return PyTorch()
+    Raises:
+        UsageError: names each library whose version differs, and the command that installs the pinned ones.
+    """
+    for name in LOCK_FILES:
+        differing = lock.differences(lock.pins(project.files.get(name, "")), _installed)
+        if differing:
+            raise UsageError(
+                f"the environment differs from the lock: {'; '.join(differing)}",
+                where=name,
+                fix=f"pip install -r {name}; or, if the environment is the one wanted, pin its versions in {name}",
+            )
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def recipe_of(project: Project) -> stage.Recipe:
@@ -132,23 +153,29 @@ def recipe_of(project: Project) -> stage.Recipe:
 
 
 def _log_model(
-    place: Installation, state: RunState, project: Project, folder: Path, made: Mapping[str, Any], run_id: str
+    place: Installation,
+    state: RunState,
+    project: Project,
+    folder: Path,
+    made: Mapping[str, Any],
+    run_id: str,
+    framework: stage.Framework,
 ) -> Mapping[str, Any]:
     from pipeline.adapters.mlflow_model import write_model_folder
 
     package = folder / "package"
-    libraries = {name: version(name) for name in ("torch", "onnx", "onnxruntime")}
+    onnx = {
+        "onnx_version": version("onnx"),
+        "data": "package/model.onnx",
+        "providers": ["CPUExecutionProvider"],
+    }
     write_model_folder(
         folder,
         signature=made["signature"],
         flavors={
             "python_function": {"loader_module": "pipeline.serving.package", "data": "package"},
-            "onnx": {
-                "onnx_version": libraries["onnx"],
-                "data": "package/model.onnx",
-                "providers": ["CPUExecutionProvider"],
-            },
-            "pytorch": {"model_data": "data", "pytorch_version": libraries["torch"], "code": None},
+            **({} if framework.isolated else {"onnx": onnx}),
+            **framework.flavors(),
         },
         requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
     )

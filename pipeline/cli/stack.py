@@ -71,11 +71,14 @@ def doctor(json: Json = False) -> None:
 
 
 @app.command()
-def init(name: Annotated[str, typer.Argument(help="Name of the new project and its folder.")]) -> None:
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the new project and its folder.")],
+    framework: Annotated[str, typer.Option("--framework", help="torch, keras, sklearn, lightgbm or pyfunc.")] = "torch",
+) -> None:
     """Make a new project that works, from the flights example."""
     from pipeline.bootstrap.scaffold import scaffold
 
-    typer.echo(scaffold(Path.cwd(), name))
+    typer.echo(scaffold(Path.cwd(), name, framework))
 
 
 @app.command()

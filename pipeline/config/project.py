@@ -22,6 +22,7 @@ PROJECT_FILE = "project.toml"
 VALIDATION = "validation"
 _MAX_PROJECT_BYTES = 512 * 1024
 _SUFFIXES = (".toml", ".py", ".sql", ".json", ".md")
+LOCK_FILES = ("requirements.lock", "requirements.txt")
 
 Parameter = bool | int | float | str
 
@@ -123,7 +124,7 @@ class ProjectSettings(Strict):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
     module: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
-    framework: Literal["torch"] = "torch"
+    framework: Literal["torch", "keras", "sklearn", "lightgbm", "pyfunc"] = "torch"
     risk_tier: Literal["low", "medium", "high"]
     approvers: Annotated[tuple[str, ...], Field(min_length=1)]
     reviews: Mapping[str, Annotated[int, Field(ge=1)]] = {}
@@ -256,7 +257,11 @@ def load_policy(path: Path) -> Policy:
 
 
 def _project_files(folder: Path) -> dict[str, str]:
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in _SUFFIXES]
+    paths = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and (path.suffix in _SUFFIXES or path.name in LOCK_FILES)
+    ]
     if sum(path.stat().st_size for path in paths) > _MAX_PROJECT_BYTES:
         raise UsageError(
             f"the project's files are larger than {_MAX_PROJECT_BYTES // 1024} kB",

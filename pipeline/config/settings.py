@@ -109,6 +109,15 @@ class NotificationSettings(Strict):
         return self
 
 
+class PyfuncSettings(Strict):
+    """Packages that hold a pickle (framework pyfunc): whether production runs them, in a process of its own.
+
+    It does not unless somebody who answers for the machine writes `production = true`.
+    """
+
+    production: bool = False
+
+
 class EnvironmentSettings(Strict):
     """One environment: the address of its model server."""
 
@@ -127,6 +136,7 @@ class Settings(Strict):
     oidc: OidcSettings | None = None
     approval: ApprovalSettings = ApprovalSettings()
     signing: SigningSettings | None = None
+    pyfunc: PyfuncSettings = PyfuncSettings()
     notifications: NotificationSettings | None = None
     embedded: bool = False
 

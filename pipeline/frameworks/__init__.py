@@ -1,1 +1,1 @@
-"""Deep-learning frameworks: fit, export, compare, behind one protocol."""
+"""Frameworks: fit, export, compare, behind one protocol; `registry` knows them by name."""

@@ -5,10 +5,6 @@ No pickle: weights are read with ``weights_only=True``, and a server reads the O
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,25 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.domain.canonical import digest_bytes, digest_json
+from pipeline.domain.canonical import digest_json
 from pipeline.domain.transformer import Encoded
+from pipeline.frameworks.common import Epoch, describe, difference, quiet, run_graph
 
 _PREDICT_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One finished epoch.
-
-    `train_loss` and `valid_loss` are mean log loss in nats, `seconds` is wall time. During the refit there is no
-    validation part: `valid_loss` and `valid_auc` are None.
-    """
-
-    epoch: int
-    train_loss: float
-    valid_loss: float | None
-    valid_auc: float | None
-    seconds: float
 
 
 class Calibrated(nn.Module):
@@ -73,7 +55,8 @@ class Fitted:
     @property
     def weights_digest(self) -> str:
         """Digest of the weights alone: name, dtype, shape and little-endian bytes of every tensor, by name."""
-        return digest_json({name: _describe(tensor) for name, tensor in self.module.state_dict().items()})
+        weights = self.module.state_dict().items()
+        return digest_json({name: describe(tensor.numpy()) for name, tensor in weights})
 
     def predict(self, encoded: Encoded) -> NDArray[np.float64]:
         """Calibrated probabilities, float64 [n]."""
@@ -101,7 +84,7 @@ def export_onnx(fitted: Fitted, path: Path) -> None:
     Inputs `categories` int64 [N, k] and `numbers` float32 [N, m], output `probability` float32 [N].
     """
     example, shapes = fitted.traced()
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             fitted.module,
             example,
@@ -120,12 +103,7 @@ def export_onnx(fitted: Fitted, path: Path) -> None:
 
 def parity(fitted: Fitted, path: Path, encoded: Encoded) -> float:
     """Largest absolute difference between onnxruntime on the file at `path` and torch, over `encoded`."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    inputs = {"categories": encoded.categories, "numbers": encoded.numbers}
-    (probability,) = session.run(["probability"], inputs)
-    return float(np.abs(probability.astype(np.float64) - fitted.predict(encoded)).max(initial=0.0))
+    return difference(fitted.predict(encoded), run_graph(path, encoded))
 
 
 def forward(network: nn.Module, inputs: tuple[Tensor, Tensor]) -> Tensor:
@@ -139,25 +117,6 @@ def forward(network: nn.Module, inputs: tuple[Tensor, Tensor]) -> Tensor:
 def tensors(encoded: Encoded) -> tuple[Tensor, Tensor]:
     """The encoded rows as tensors, without a copy."""
     return torch.from_numpy(encoded.categories), torch.from_numpy(encoded.numbers)
-
-
-def _describe(tensor: Tensor) -> dict[str, Any]:
-    array = tensor.detach().contiguous().numpy()
-    little = array.astype(array.dtype.newbyteorder("<"))
-    return {"dtype": array.dtype.name, "shape": list(array.shape), "bytes": digest_bytes(little.tobytes())}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter: its warnings concern its own insides."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def _strip(model: Any) -> None:

@@ -6,7 +6,6 @@ epochs done, so that a run resumed from a checkpoint ends with the very same wei
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import time
@@ -20,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.domain.comparison import auc
-from pipeline.errors import UsageError
-from pipeline.frameworks.torch_fitted import Calibrated, Epoch, Fitted, forward
+from pipeline.frameworks.common import Epoch, derive, finite, platt, rate
+from pipeline.frameworks.torch_fitted import Calibrated, Fitted, forward
 from pipeline.ports import CheckpointStore
 
 
@@ -147,7 +146,7 @@ class Session:
         inside, outside = torch.from_numpy(np.flatnonzero(~valid)), torch.from_numpy(np.flatnonzero(valid))
         progress = self._phase("search", inside, outside, self.settings.epochs)
         progress.network.load_state_dict(progress.best_weights)
-        slope, offset = _platt(self._logits(progress.network, outside), self.data.y[outside])
+        slope, offset = platt(self._logits(progress.network, outside), self.data.y[outside])
         if self.settings.refit:
             everything = torch.arange(len(valid))
             progress = self._phase("refit", everything, None, progress.best_epoch)
@@ -195,9 +194,9 @@ class Session:
         progress.network.train()
         total = torch.zeros((), dtype=torch.float64)
         for step, batch in enumerate(shuffled.tensor_split(steps)):
-            rate = _rate((progress.epoch + step / steps) / self.settings.epochs, self.settings)
+            done = (progress.epoch + step / steps) / self.settings.epochs
             for group in progress.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate(done, self.settings.rate, self.settings.warmup)
             logits = progress.network(self.data.categories[batch], self.data.numbers[batch])
             y, effect = self.data.y[batch], self.settings.day_effect * progress.day_effects[self.data.day[batch]]
             if logits.ndim > 1:
@@ -207,7 +206,7 @@ class Session:
             loss.backward()  # type: ignore[no-untyped-call]  # torch 2.13 leaves it untyped
             progress.optimizer.step()
             total += loss.detach() * len(batch)
-        return _finite(float(total) / len(rows))
+        return finite(float(total) / len(rows))
 
     def _logits(self, network: nn.Module, rows: Tensor) -> Tensor:
         return forward(network, (self.data.categories[rows], self.data.numbers[rows]))
@@ -215,19 +214,6 @@ class Session:
 
 def _bce(logits: Tensor, y: Tensor) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(logits, y)
-
-
-def _finite(loss: float) -> float:
-    if not math.isfinite(loss):
-        raise UsageError("training diverged: the loss is not finite", where="rate", fix="lower the learning rate")
-    return loss
-
-
-def _rate(done: float, settings: Settings) -> float:
-    """Learning rate at the share `done` of the cycle: linear up, then half a cosine down (Smith 2018)."""
-    if done < settings.warmup:
-        return settings.rate * (0.04 + 0.96 * done / settings.warmup)
-    return settings.rate * 0.5 * (1 + math.cos(math.pi * (done - settings.warmup) / (1 - settings.warmup)))
 
 
 def _optimizer(network: nn.Module, day_effects: nn.Parameter, settings: Settings) -> torch.optim.Optimizer:
@@ -240,21 +226,3 @@ def _optimizer(network: nn.Module, day_effects: nn.Parameter, settings: Settings
         groups.setdefault(decay, []).append(parameter)
     listed = [{"params": group, "weight_decay": decay} for decay, group in groups.items()]
     return torch.optim.AdamW(listed, lr=settings.rate, fused=True)
-
-
-def _platt(logits: Tensor, y: Tensor) -> tuple[float, float]:
-    """Slope and offset that minimise log loss of sigmoid(slope · logit + offset), by Newton's method."""
-    design = torch.stack([logits.double(), torch.ones(len(logits), dtype=torch.float64)], dim=1)
-    weights = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    for _ in range(25):
-        p = torch.sigmoid(design @ weights)
-        hessian = design.T @ (design * (p * (1 - p))[:, None]) + 1e-6 * torch.eye(2, dtype=torch.float64)
-        weights = weights - torch.linalg.solve(hessian, design.T @ (p - y.double()))
-    slope, offset = weights.tolist()
-    # A slope at or below zero would turn the ranking round: then the validation part says nothing.
-    return (slope, offset) if math.isfinite(slope) and slope > 0 else (1.0, 0.0)
-
-
-def derive(seed: int, phase: str, epoch: int) -> int:
-    """A random seed of 63 bits that is a function of its arguments alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {phase} {epoch}".encode()).digest()[:8], "big") >> 1

@@ -1,4 +1,7 @@
-"""A model package, loaded from bytes that were verified. Never runs code from it.
+"""A model package, loaded from bytes that were verified. This process never runs code from it.
+
+A package that says `isolated` holds somebody's pickle instead of a graph: it runs in a process of its own, where the
+caller allows it at all, and nowhere else.
 
 Also MLflow's loader module for its pyfunc flavour.
 """
@@ -6,7 +9,7 @@ Also MLflow's loader module for its pyfunc flavour.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from pipeline.domain.transformer import Encoded, Transformer
-from pipeline.errors import GatehouseError, IntegrityViolated, UsageError
+from pipeline.errors import GatehouseError, IntegrityViolated, PolicyRefused, UsageError
+from pipeline.isolation import MODEL, Isolated
 from pipeline.ports import Columns
 from pipeline.serving.contents import Package, read
 from pipeline.serving.payload import parse
@@ -24,7 +28,8 @@ from pipeline.serving.signature import Refused, Signature
 # Key of onnx.StringStringEntryProto in a tensor whose data lies outside the model file (protobuf: field 1, 8
 # bytes).
 _EXTERNAL_DATA = b"\x0a\x08location"
-_PARTS = ("model.onnx", "transformer.json", "signature.json", "gatehouse.json", "input_example.json")
+_GRAPH = "model.onnx"
+_PARTS = ("transformer.json", "signature.json", "gatehouse.json", "input_example.json")
 
 
 class Model:
@@ -35,18 +40,19 @@ class Model:
         signature: the columns it takes.
         signed_by: id of the key that vouched for the package; None where no signature is demanded.
         info: ``gatehouse.json``.
-        feeds: names of the graph's inputs.
     """
 
-    def __init__(self, package: Package, *, threads: int = 1) -> None:
+    def __init__(self, package: Package, *, threads: int = 1, isolated: bool = False) -> None:
         """Load a package whose digest was checked.
 
         Args:
             package: the bytes.
             threads: onnxruntime's threads for one prediction.
+            isolated: whether a package that holds a pickle may run, in a process of its own.
 
         Raises:
             UsageError: the package is incomplete, or does not answer its own input example.
+            PolicyRefused: it holds a pickle and may not.
         """
         self.digest = package.digest
         self.signed_by: str | None = None
@@ -57,12 +63,11 @@ class Model:
             self.info: Mapping[str, Any] = json.loads(package.files["gatehouse.json"])
             self.signature = Signature.from_json(json.loads(package.files["signature.json"]))
             self._transformer = Transformer.from_json(json.loads(package.files["transformer.json"]))
-            self._session = _session(package.files["model.onnx"], threads)
+            self._run = _runner(package, self.info, threads, isolated=isolated)
         except GatehouseError:
             raise
         except Exception as error:  # onnxruntime's and the parsers' errors share no base but Exception
             raise UsageError(f"the package cannot be loaded: {error}", where=package.digest) from error
-        self.feeds = [entry.name for entry in self._session.get_inputs()]
         self._rehearse(package.files["input_example.json"])
 
     def encode(self, columns: Columns) -> Encoded:
@@ -83,9 +88,7 @@ class Model:
             GatehouseError: the model's answer is not finite.
         """
         encoded = self.encode(columns)
-        feeds = {name: getattr(encoded, name) for name in self.feeds}
-        (output,) = self._session.run(["probability"], feeds)
-        probability = np.asarray(output, dtype=np.float64).reshape(-1)
+        probability = np.asarray(self._run(encoded), dtype=np.float64).reshape(-1)
         if not np.isfinite(probability).all():
             raise GatehouseError("the model answers a number that is not finite", where=self.digest)
         return probability
@@ -102,16 +105,47 @@ class Model:
             raise UsageError(f"the package fails on its own input example: {error}", where=self.digest) from error
 
 
-def load(folder: Path, expected_digest: str, *, threads: int = 1) -> Model:
+def load(folder: Path, expected_digest: str, *, threads: int = 1, isolated: bool = False) -> Model:
     """Verify, then load, a package folder.
 
     Raises:
         IntegrityViolated: the bytes are not those of `expected_digest`; nothing of them was parsed.
         UsageError: the package is incomplete or cannot answer its own example.
+        PolicyRefused: it holds a pickle, and `isolated` does not allow that.
     """
     package = read(folder)
     package.require(expected_digest, where=str(folder))
-    return Model(package, threads=threads)
+    return Model(package, threads=threads, isolated=isolated)
+
+
+def _runner(
+    package: Package, info: Mapping[str, Any], threads: int, *, isolated: bool
+) -> Callable[[Encoded], NDArray[Any]]:
+    """What answers for encoded rows: the graph in this process, or a pyfunc model in one of its own."""
+    if not info.get("isolated"):
+        if _GRAPH not in package.files:
+            raise UsageError(f"the package lacks {_GRAPH}", where=package.digest)
+        return _graph(_session(package.files[_GRAPH], threads))
+    if not isolated:
+        raise PolicyRefused(
+            "the package holds a pickle (framework pyfunc), which this place does not run",
+            where=package.digest,
+            fix="train with a framework that exports to ONNX, or have the operators set [pyfunc] production = true",
+        )
+    files = {
+        name.removeprefix(f"{MODEL}/"): data for name, data in package.files.items() if name.startswith(f"{MODEL}/")
+    }
+    return Isolated(files).predict
+
+
+def _graph(session: onnxruntime.InferenceSession) -> Callable[[Encoded], NDArray[Any]]:
+    feeds = [entry.name for entry in session.get_inputs()]
+
+    def run(encoded: Encoded) -> NDArray[Any]:
+        (output,) = session.run(["probability"], {name: getattr(encoded, name) for name in feeds})
+        return output  # type: ignore[no-any-return]  # onnxruntime is untyped
+
+    return run
 
 
 def _session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -39,6 +39,7 @@ def serve(
     fetch: Callable[[Wanted, Path], None],
     *,
     verify: Verify | None = None,
+    isolated: bool = False,
     threads: int = 1,
     limits: Limits | None = None,
     announce: Callable[[str], None] = lambda url: None,
@@ -54,6 +55,7 @@ def serve(
         wanted: asks the control plane what to serve; raises when it cannot be reached.
         fetch: downloads a package into an empty folder; raises Unreachable when that can be tried again.
         verify: checks a package's signature before anything of it is loaded; None where none is demanded.
+        isolated: whether packages that hold a pickle may run, each in a process of its own.
         threads: onnxruntime's threads for one prediction.
         limits: what one request may cost.
         announce: told the address once it is bound.
@@ -64,7 +66,7 @@ def serve(
     sys.setswitchinterval(_SWITCH_SECONDS)
     with _alone(store), _bound(host, port) as listening:
         disk = Store(store)
-        slot = Slot(disk, _loader(Signatures(disk, verify), threads))
+        slot = Slot(disk, _loader(Signatures(disk, verify), threads, isolated=isolated))
         slot.restore()
         follower = Follower(slot, wanted, fetch, verify=verify)
         log = PredictionLog(store / PREDICTIONS)
@@ -81,10 +83,10 @@ def serve(
             log.close()
 
 
-def _loader(signatures: Signatures, threads: int) -> Load:
+def _loader(signatures: Signatures, threads: int, *, isolated: bool) -> Load:
     def checked(folder: Path, digest: str) -> Model:
         signed_by = signatures.check(folder, digest)
-        model = load(folder, digest, threads=threads)
+        model = load(folder, digest, threads=threads, isolated=isolated)
         model.signed_by = signed_by
         return model
 

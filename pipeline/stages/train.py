@@ -38,9 +38,13 @@ class Epoch(Protocol):
 
 
 class Framework(Protocol):
-    """A deep-learning framework: fit, export, compare."""
+    """A framework: fit, export, compare.
+
+    `isolated`: its package holds no ONNX graph but somebody's code, which only a process of its own may run.
+    """
 
     name: str
+    isolated: bool
 
     def fit(
         self,
@@ -55,13 +59,16 @@ class Framework(Protocol):
         on_epoch: Callable[[Any], None],
         threads: int,
     ) -> Any:
-        """Fit deterministically; go on from the newest checkpoint."""
+        """Fit deterministically; go on from the newest checkpoint, where the framework has any."""
 
     def export(self, fitted: Any, package: Path, native: Path) -> None:
-        """Write ``model.onnx`` and the framework's own format."""
+        """Write what a server runs (``model.onnx``) into `package`, the framework's own format into `native`."""
 
-    def parity(self, fitted: Any, onnx: Path, encoded: Encoded) -> float:
-        """Largest absolute difference between the framework and the exported graph."""
+    def parity(self, fitted: Any, package: Path, encoded: Encoded) -> float:
+        """Largest absolute difference between the framework and what is in the package."""
+
+    def flavors(self) -> Mapping[str, Mapping[str, Any]]:
+        """MLflow's description of the framework's own format, by flavour."""
 
     def libraries(self) -> Mapping[str, str]:
         """Versions that took part."""
@@ -161,7 +168,7 @@ def write_package(
     native.mkdir()
     framework.export(fitted, package, native)
     sample = _spread(columns, PARITY_ROWS)
-    difference = framework.parity(fitted, package / "model.onnx", transformer.apply(sample))
+    difference = framework.parity(fitted, package, transformer.apply(sample))
     if not difference <= PARITY:
         raise PolicyRefused(
             f"the exported graph differs from {framework.name} by {difference:.2g}, more than {PARITY:g}",
@@ -170,7 +177,7 @@ def write_package(
         )
     signature = _signature(transformer)
     names = [spec["name"] for spec in signature["inputs"]]
-    about = {
+    about: dict[str, Any] = {
         "format": 1,
         "model": recipe.model,
         "framework": framework.name,
@@ -178,6 +185,8 @@ def write_package(
         "time": recipe.time,
         "parameters": dict(recipe.parameters),
     }
+    if framework.isolated:
+        about["isolated"] = True
     first = {name: columns[name][:1] for name in names}
     example = {"dataframe_split": {"columns": names, "data": [list(row.values()) for row in rows_of(first)]}}
     for name, value in (

@@ -84,7 +84,7 @@ def test_what_is_set_up_already_is_left_alone_until_the_pins_change(checkout, pa
     fake_venv(checkout, "exit 0")
     assert run(checkout / "scripts" / "setup", path).returncode == 0
     first = calls(checkout)
-    assert any(line.endswith(f"-e {checkout}[embedded,dev]") for line in first)
+    assert any(line.endswith(f"-e {checkout}[embedded,dev,keras,sklearn,lightgbm]") for line in first)
     assert run(checkout / "scripts" / "setup", path).returncode == 0
     assert calls(checkout) == first
     with (checkout / "infra" / "python" / "constraints.txt").open("a") as stream:
@@ -94,7 +94,7 @@ def test_what_is_set_up_already_is_left_alone_until_the_pins_change(checkout, pa
 
 
 def test_a_set_up_that_failed_is_finished_the_next_time(checkout, path):
-    fake_venv(checkout, 'case "$*" in *"[embedded,dev]"*) exit 1 ;; esac')
+    fake_venv(checkout, 'case "$*" in *"[embedded,dev,keras,sklearn,lightgbm]"*) exit 1 ;; esac')
     assert run(checkout / "scripts" / "setup", path).returncode == 1
     before = len(calls(checkout))
     assert run(checkout / "scripts" / "setup", path).returncode == 1
@@ -106,7 +106,7 @@ def test_an_environment_that_was_moved_is_made_right(checkout, path):
     assert run(checkout / "scripts" / "setup", path).returncode == 0
     moved = checkout.rename(checkout.with_name("moved"))
     assert run(moved / "scripts" / "setup", path).returncode == 0
-    assert any(line.endswith(f"-e {moved}[embedded,dev]") for line in calls(checkout))
+    assert any(line.endswith(f"-e {moved}[embedded,dev,keras,sklearn,lightgbm]") for line in calls(checkout))
 
 
 @pytest.mark.parametrize("word", ["--stop", "--clean"])

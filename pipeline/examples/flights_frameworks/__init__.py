@@ -1,0 +1,1 @@
+"""The flights example's model in the other frameworks: what `gatehouse init NAME --framework X` puts in its place."""
