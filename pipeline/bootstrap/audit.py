@@ -16,6 +16,7 @@ from pipeline.domain.events import GENESIS, Event, Row, preimage, verify
 from pipeline.domain.passport import Passport
 from pipeline.domain.state import fold_run
 from pipeline.errors import GatehouseError, UsageError
+from pipeline.graph import BY_NAME
 from pipeline.reports import verify_ledger as offline
 
 VERIFIER = "verify_ledger.py"
@@ -26,6 +27,18 @@ def show(place: Installation, run: str | None) -> list[dict[str, Any]]:
     """Events as rows, each with a few words on what it is about."""
     events = place.reader.events(run=run) if run else [row.event() for row in place.reader.rows()]
     return [{**asdict(event), "about": _about(event)} for event in events]
+
+
+def fact(place: Installation, run: str, stage: str, expected: str | None) -> str:
+    """Digest of what a stage left, and that it is the `expected` one.
+
+    Raises:
+        UsageError: no such stage, or it has not been run.
+        IntegrityViolated: the ledger has another fact, or none, where one was expected.
+    """
+    if stage not in BY_NAME:
+        raise UsageError(f"no stage '{stage}'", where="--stage", fix=f"one of: {', '.join(BY_NAME)}")
+    return fold_run(run, place.reader.events(run=run)).proof(stage, expected)
 
 
 def _about(event: Event) -> str:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from pipeline.bootstrap.installation import Installation
-from pipeline.domain.events import Draft, Row
+from pipeline.domain.events import Draft, Event, Row
 from pipeline.domain.gate import ENVIRONMENT
 from pipeline.errors import GatehouseError
 
@@ -32,6 +32,11 @@ class References:
     runs: dict[str, str]
 
 
+def keeps(row: Row | Event, since: str) -> bool:
+    """Whether this row says that its run stays: it was promoted anywhere, or opened since a time."""
+    return row.kind == "model.promoted" or (row.kind == "run.opened" and row.at >= since)
+
+
 def references(rows: Iterable[Row], since: str) -> References:
     """What must stay: whatever a run refers to that was promoted anywhere, or was opened since a time."""
     keep: set[str] = set()
@@ -39,7 +44,7 @@ def references(rows: Iterable[Row], since: str) -> References:
     for row in rows:
         if row.run is None:
             continue
-        if row.kind == "model.promoted" or (row.kind == "run.opened" and row.at >= since):
+        if keeps(row, since):
             keep.add(row.run)
         mentioned += [(row.run, model, run) for model, run in _REFERENCE.findall(row.text)]
     models = {model: run for run, model, _ in mentioned if model and run in keep}

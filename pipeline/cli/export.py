@@ -30,6 +30,31 @@ def mlproject(project: ProjectFile = HERE, out: Out = None, check: Check = False
     _deliver(out or folder / face.FILE, text, check=check)
 
 
+@export.command()
+def dvc(project: ProjectFile = HERE, out: Out = None, check: Check = False) -> None:
+    """dvc.yaml in the project's folder, for `dvc repro`."""
+    from pipeline.bootstrap.dvc import export
+
+    path, text = export(project)
+    _deliver(out or path, text, check=check)
+
+
+@export.command()
+def kubeflow(
+    project: ProjectFile = HERE,
+    with_: Annotated[Path | None, typer.Option("--with", help="Instead of kubeflow.toml beside the project.")] = None,
+    out: Out = None,
+    check: Check = False,
+) -> None:
+    """kubeflow.yaml: the line for Kubeflow Pipelines."""
+    from pipeline.bootstrap.faces import kubeflow_text
+    from pipeline.faces import generated
+
+    folder = project if project.is_dir() else project.parent
+    text = generated.seal(kubeflow_text(project, with_ or folder / "kubeflow.toml"))
+    _deliver(out or folder / "kubeflow.yaml", text, check=check)
+
+
 def _deliver(path: Path, text: str, *, check: bool) -> None:
     from pipeline.faces import generated
 

@@ -164,6 +164,17 @@ def check(run: Run) -> None:
     execute(installation(), "gate production", run)
 
 
+@gate.command()
+def wait(
+    run: Run,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait at most.", min=0)],
+) -> None:
+    """Wait until the gate is open; exit code 3 when the policy refuses, 4 when it is rejected or the time is over."""
+    from pipeline.bootstrap.waiting import wait
+
+    wait(installation(), run, timeout)
+
+
 def _answer(
     verb: Any,
     reason: str | None,

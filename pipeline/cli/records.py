@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.common import Env, Json, answer, app, installation, table
+from pipeline.cli.common import Env, Json, Run, answer, app, installation, table
 
 ledger = typer.Typer(help="The ledger: the append-only record of everything.", no_args_is_help=True)
 app.add_typer(ledger, name="ledger")
@@ -45,6 +45,18 @@ def verify(
         answer(head)
     else:
         typer.echo(f"{head['events']} events, every link holds; head {head['events']}:{head['hash']}")
+
+
+@ledger.command("fact")
+def fact(
+    run: Run,
+    stage: Annotated[str, typer.Option("--stage", help="Of which stage.")],
+    is_: Annotated[str | None, typer.Option("--is", help="The digest that it must have, or exit code 5.")] = None,
+) -> None:
+    """Print the digest of what a stage left in the ledger: proof of it, for whoever goes on from there."""
+    from pipeline.bootstrap.audit import fact
+
+    typer.echo(fact(installation(), run, stage, is_))
 
 
 @ledger.command("export")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -12,6 +14,7 @@ from pipeline.config.reading import Strict, parse, validate
 from pipeline.errors import UsageError
 
 Notice = Literal["approval wanted", "decided", "expired", "promoted", "rolled back", "alarm", "drift"]
+_SECRET = re.compile("password|passphrase|secret|token|access_key|customer_key")
 
 
 class LedgerSettings(Strict):
@@ -118,6 +121,41 @@ class PyfuncSettings(Strict):
     production: bool = False
 
 
+class DvcSettings(Strict):
+    """A DVC remote on the company's own storage, and DVC's options for it.
+
+    `remote` is a folder, ``ssh://user@host/path`` or ``s3://bucket/path``; S3 needs the option `endpointurl`, so that
+    nothing goes to a host that nobody named. Credentials come from the environment or from files, never from here.
+    """
+
+    remote: str
+    options: Mapping[str, bool | int | str] = {}
+
+    @model_validator(mode="after")
+    def _is_our_own(self) -> DvcSettings:
+        # Not a ValueError: the message of one shows what was given, and that may hold a password.
+        parts, endpoint = urlsplit(self.remote), str(self.options.get("endpointurl", ""))
+        if parts.password is not None or "@" in endpoint or any(map(_SECRET.search, self.options)):
+            raise UsageError(
+                "credentials do not stand in the settings",
+                where="settings: dvc",
+                fix="name them by the environment or a file of their own: infra/dvc/README.md",
+            )
+        if parts.scheme not in ("", "ssh", "s3") or (not parts.scheme and not Path(self.remote).is_absolute()):
+            raise UsageError(
+                "`remote` is an absolute folder, ssh://… or s3://…",
+                where="settings: dvc.remote",
+                fix="name one of these",
+            )
+        if parts.scheme == "s3" and not endpoint:
+            raise UsageError(
+                "an s3 remote needs `endpointurl`, your own storage's address",
+                where="settings: dvc.options",
+                fix='[dvc.options] endpointurl = "https://…"',
+            )
+        return self
+
+
 class EnvironmentSettings(Strict):
     """One environment: the address of its model server."""
 
@@ -138,6 +176,7 @@ class Settings(Strict):
     signing: SigningSettings | None = None
     pyfunc: PyfuncSettings = PyfuncSettings()
     notifications: NotificationSettings | None = None
+    dvc: DvcSettings | None = None
     embedded: bool = False
 
 

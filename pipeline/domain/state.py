@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.domain.approval import Record, Subject, fold_record
+from pipeline.domain.canonical import digest_json
 from pipeline.domain.events import Event
-from pipeline.errors import ApprovalInvalid, UsageError
+from pipeline.errors import ApprovalInvalid, IntegrityViolated, UsageError
 from pipeline.graph import BY_NAME, STAGES, Stage
 
 
@@ -55,6 +56,22 @@ class RunState:
                 fix=f"gatehouse {' '.join(BY_NAME[stage].command)} --run {self.run}",
             )
         return self.facts[stage]
+
+    def proof(self, stage: str, expected: str | None = None) -> str:
+        """Digest of a stage's fact, its row in the ledger included; where one is `expected`, it must be that.
+
+        Raises:
+            IntegrityViolated: the ledger has another fact, or none, than whoever hands this digest on has seen.
+            UsageError: the stage has not been run, and nobody says that it was.
+        """
+        found = digest_json(dict(self.fact(stage))) if expected is None or self.done(stage) else "none"
+        if expected is not None and found != expected:
+            raise IntegrityViolated(
+                f"'{stage}' is said to have left {expected}; the ledger has {found}",
+                where=f"run {self.run}",
+                fix="a cache answered for a run or an installation that is not this one: start a new run without it",
+            )
+        return found
 
     def require(self, stage: Stage) -> None:
         """Check that everything `stage` reads is there.

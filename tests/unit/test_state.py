@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain.events import GENESIS, Draft, link
 from pipeline.domain.state import fold_environment, fold_run
-from pipeline.errors import UsageError
+from pipeline.errors import IntegrityViolated, UsageError
 from pipeline.graph import STAGES
 
 
@@ -90,3 +90,17 @@ def test_promotions_and_rollbacks_behave_as_a_stack(sequence):
             drafts.append(placed("model.rolled_back", stack[-1]))
     state = fold_environment(events(*drafts))
     assert [place.version for place in state.stack] == stack
+
+
+def test_a_proof_is_of_one_fact_in_one_place_of_the_ledger():
+    def ingested(rows):
+        return Draft("data.ingested", "jenkins", {"rows": rows}, "r", "flights")
+
+    other = Draft("run.opened", "jenkins", {}, "r", "flights")
+    proof = fold_run("r", events(ingested(5))).proof("ingest")
+    assert fold_run("r", events(ingested(5))).proof("ingest", proof) == proof
+    for ledger in (events(ingested(6)), events(other, ingested(5)), []):
+        with pytest.raises(IntegrityViolated, match=r"is said to have left"):
+            fold_run("r", ledger).proof("ingest", proof)
+    with pytest.raises(UsageError, match=r"has not finished"):
+        fold_run("r", []).proof("ingest")
