@@ -13,6 +13,7 @@ from pipeline.bootstrap.gatekeeping import gate_of, record_verdict, requirement
 from pipeline.bootstrap.identity import Answer, Verb, Who, asked_in, identify
 from pipeline.bootstrap.installation import Installation
 from pipeline.bootstrap.notify import deliver
+from pipeline.bootstrap.reviews import reviews_in
 from pipeline.bootstrap.runner import execute
 from pipeline.config import Project
 from pipeline.domain.approval import Decision, Delegation, GlassBroken, Requirement, Revocation, principal_of
@@ -35,6 +36,28 @@ def decide_as_started(place: Installation, build: str) -> str:
     asked = asked_in(place, build)
     decide(place, asked.run, asked.answer)
     return asked.run
+
+
+def decide_as_reviewed(place: Installation, build: str, run: str) -> None:
+    """Record every review of a GitHub Actions run, as whoever GitHub says gave it; none where no GitHub is believed.
+
+    Raises:
+        ApprovalInvalid: no review counts, and one was refused.
+        UsageError, PolicyRefused, Unreachable: as `decide`.
+    """
+    if place.settings.github is None:
+        place.reporter.note("the settings name no GitHub: its reviews are not asked for")
+        return
+    found = reviews_in(place, build, run)
+    refused: list[ApprovalInvalid] = []
+    for review in found:
+        try:
+            decide(place, run, Answer("approve" if review.approved else "reject", build=build, reviewer=review.user))
+        except ApprovalInvalid as error:
+            place.reporter.note(f"the review of {review.user} does not count: {error.what}")
+            refused.append(error)
+    if refused and len(refused) == len(found):
+        raise refused[0]
 
 
 def decide(place: Installation, run: str, answer: Answer) -> None:

@@ -254,6 +254,7 @@ def _ways(place: Installation) -> tuple[str, ...]:
     settings = place.settings
     offered = {
         "jenkins": settings.jenkins is not None or settings.embedded,
+        "github": settings.github is not None,
         "signed": settings.approval.allowed_signers is not None,
         "oidc": settings.oidc is not None,
     }

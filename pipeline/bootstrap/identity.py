@@ -1,4 +1,4 @@
-"""Who decided: asked of Jenkins, an identity provider or a signature, never of the command line."""
+"""Who decided: asked of Jenkins, GitHub, an identity provider or a signature, never of the command line."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Answer:
         token_file: holds a token of the identity provider.
         signed: a statement, with its SSH signature beside it.
         demo: a name, for an embedded stack only.
+        reviewer: whoever reviewed the run in GitHub that `build` then is.
     """
 
     verb: Verb
@@ -42,6 +43,7 @@ class Answer:
     token_file: Path | None = None
     signed: Path | None = None
     demo: str | None = None
+    reviewer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ def identify(place: Installation, answer: Answer, subject: Mapping[str, Any], ru
         raise UsageError("one identity at a time", where="--build, --token-file, --signed, --demo-identity")
     if answer.signed is not None:
         return _signed(place, answer, answer.signed, subject)
+    if answer.build is not None and answer.reviewer is not None and run is not None:
+        return _reviewed(place, answer.verb, answer.build, answer.reviewer, run)
     reason = (answer.reason or "").strip()
     if not reason:
         raise UsageError("a decision needs a reason", where="--reason")
@@ -85,15 +89,20 @@ def identify(place: Installation, answer: Answer, subject: Mapping[str, Any], ru
             return _started(place.settings.jenkins, answer, reason)
         return _jenkins(place.settings.jenkins, answer, reason, run)
     raise UsageError(
-        "no identity to believe: who decides is asked of Jenkins, of an identity provider, or of a signature",
+        "no identity to believe: who decides is asked of Jenkins, GitHub, an identity provider, or a signature",
         where="--build with --input, --token-file, or --signed",
         fix="gatehouse gate statement writes what is to be signed; the settings name the Jenkins or the provider",
     )
 
 
-def starter(jenkins: JenkinsSettings, build: str) -> str | None:
-    """The user who started the build, as Jenkins says; None when a schedule or a push did."""
-    return _controller(jenkins, build).started_by(build)
+def starter(place: Installation, build: str) -> str | None:
+    """Who started a build, as Jenkins or GitHub says; None when a schedule or a push did, or neither is known here."""
+    from pipeline.bootstrap import reviews
+
+    if reviews.is_workflow_run(build):
+        return reviews.starter(place, build)
+    jenkins = place.settings.jenkins
+    return None if jenkins is None else _controller(jenkins, build).started_by(build)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +172,19 @@ def _jenkins(settings: JenkinsSettings, answer: Answer, reason: str, run: str | 
     began = jenkins.started_by(answer.build)
     proof = {"build": answer.build, "input": answer.input_id}
     return Who(actor, reason, "jenkins", proof, (began,) if began else ())
+
+
+def _reviewed(place: Installation, verb: Verb, url: str, user: str, run: str) -> Who:
+    from pipeline.bootstrap import reviews
+
+    review, found = reviews.reviewed(place, url, run, user)
+    if review.approved != (verb == "approve"):
+        raise ApprovalInvalid(f"{user} {'approved' if review.approved else 'rejected'} it in GitHub", where=url)
+    if not review.comment:
+        raise ApprovalInvalid(
+            f"{user} gave no reason", where=url, fix="re-run the gate's job, and review it with a comment that says why"
+        )
+    return Who(user, review.comment, "github", {"build": url, "reviews": review.count}, found.asked)
 
 
 def _token(place: Installation, file: Path, reason: str) -> Who:

@@ -64,12 +64,12 @@ def open_run(
 
 
 def requester(place: Installation, build: str | None) -> str:
-    """Who asked: whom Jenkins names as the build's starter; without Jenkins, the operating system's user."""
-    if build is None or place.settings.jenkins is None:
+    """Who asked: whom Jenkins or GitHub names as the build's starter; without them, the operating system's user."""
+    if build is None:
         return place.actor
     from pipeline.bootstrap.identity import starter
 
-    return starter(place.settings.jenkins, build) or place.actor
+    return starter(place, build) or place.actor
 
 
 def account_of(stage: Stage) -> Account:

@@ -31,6 +31,15 @@ def mlproject(project: ProjectFile = HERE, out: Out = None, check: Check = False
 
 
 @export.command()
+def actions(project: ProjectFile = HERE, out: Out = None, check: Check = False) -> None:
+    """.github/workflows/gatehouse.yml: the line for GitHub, Gitea and Forgejo Actions; from the repository's top."""
+    from pipeline.bootstrap.faces import actions_text
+    from pipeline.faces.actions import FILE
+
+    _deliver(out or Path(FILE), actions_text(project), check=check)
+
+
+@export.command()
 def dvc(project: ProjectFile = HERE, out: Out = None, check: Check = False) -> None:
     """dvc.yaml in the project's folder, for `dvc repro`."""
     from pipeline.bootstrap.dvc import export

@@ -83,12 +83,20 @@ _about_a_run("revoke", "Take back your approval, as long as the model is not rol
 
 @gate.command()
 def decide(
-    build: Annotated[str, typer.Option("--build", envvar="BUILD_URL", help="URL of the approval job's build.")],
+    build: Annotated[str, typer.Option("--build", envvar="BUILD_URL", help="URL of that build, or of that run.")],
+    run: Annotated[str | None, typer.Option("--run", envvar="GATEHOUSE_RUN", help="Of which run; in GitHub.")] = None,
 ) -> None:
-    """Record what a build of the approval job says, as whoever started it: all of it is asked of Jenkins."""
-    from pipeline.bootstrap.decisions import decide_as_started
+    """Record what an approval job's build in Jenkins, or the reviews of a run in GitHub, say, as whoever said it."""
+    from pipeline.bootstrap import decisions, reviews
 
-    decide_as_started(installation(), build)
+    if not reviews.is_workflow_run(build):
+        decisions.decide_as_started(installation(), build)
+    elif run is None:
+        raise UsageError(
+            "of which run are the reviews?", where="--run", fix="gatehouse gate decide --build URL --run RUN"
+        )
+    else:
+        decisions.decide_as_reviewed(installation(), build, run)
 
 
 @gate.command()

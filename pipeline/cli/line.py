@@ -37,7 +37,10 @@ def ingest(
     train: Train = None,
     holdout: Holdout = None,
     set_: Set = None,
-    build: Annotated[str | None, typer.Option("--build", envvar="BUILD_URL", help="URL of the Jenkins build.")] = None,
+    build: Annotated[
+        str | None,
+        typer.Option("--build", envvar="BUILD_URL", help="URL of the build in Jenkins, or of the run in GitHub."),
+    ] = None,
 ) -> None:
     """Open the run and take the source's rows as immutable snapshots."""
     from pipeline.bootstrap.runner import execute, open_run

@@ -58,6 +58,20 @@ class JenkinsSettings(Strict):
     jobs: Mapping[str, str] = {}
 
 
+class GithubSettings(Strict):
+    """The GitHub, or GitHub Enterprise Server, whose reviews are believed; the token in `token_file` reads Actions.
+
+    A review counts when it lets a run of `workflow` in `repository` (``owner/name``) into `environment`.
+    """
+
+    url: str
+    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    token_file: Path
+    ca_file: Path | None = None
+    workflow: str = ".github/workflows/gatehouse.yml"
+    environment: str = "gatehouse-approval"
+
+
 class OidcSettings(Strict):
     """An identity provider whose tokens are believed: its keys from a file, or from its address."""
 
@@ -171,6 +185,7 @@ class Settings(Strict):
     environments: Mapping[Literal["staging", "production"], EnvironmentSettings]
     sources: Mapping[str, str] = {}
     jenkins: JenkinsSettings | None = None
+    github: GithubSettings | None = None
     oidc: OidcSettings | None = None
     approval: ApprovalSettings = ApprovalSettings()
     signing: SigningSettings | None = None

@@ -18,7 +18,7 @@ from pipeline.domain.canonical import digest_json
 from pipeline.domain.events import Event
 from pipeline.errors import ApprovalInvalid
 
-Assurance = Literal["jenkins", "oidc", "signed", "demo"]
+Assurance = Literal["jenkins", "github", "oidc", "signed", "demo"]
 OPERATORS_TO_BREAK_GLASS = 2
 
 

@@ -52,7 +52,7 @@ def render(
         verdict: JSON of `pipeline.domain.policy.Verdict`; None while no policy has judged.
         approvals: recorded decisions: actor, approved, reason, at, expires, assurance, on_behalf_of.
         standing: where the approval stands: JSON of `pipeline.domain.approval.Standing`, with `glass` and `excluded`.
-        ways: how the installation recognises people: ``jenkins``, ``signed``, ``oidc``.
+        ways: how the installation recognises people: ``jenkins``, ``github``, ``signed``, ``oidc``.
     """
     known, digest = Evidence.model_validate(evidence), digest_json(evidence)
     drawn = plots.draw(known)

@@ -118,29 +118,10 @@ def child(order: dict, memory: mmap.mmap) -> None:
     os._exit(code or 0)
 
 
-def warm_up() -> None:
-    """Import what the commands import; start nothing."""
-    import importlib
-
-    for name in (
-        *(
-            "mlflow",
-            "mlflow.artifacts",
-            "mlflow.models",
-            "mlflow.types",
-            "onnxruntime",
-            "sqlalchemy",
-            "psycopg2",
-            "torch",
-        ),
-        *("pipeline.cli", "pipeline.bootstrap.steps", "pipeline.bootstrap.decisions", "pipeline.adapters.mlflow_store"),
-        *("pipeline.serving.package", "pipeline.adapters.snapshot", "pipeline.bootstrap.training", "model_signing"),
-    ):
-        importlib.import_module(name)
-
-
 def serve() -> None:
     """Fork a child for each line."""
+    from tests.warm import warm_up
+
     warm_up()
     memory = mmap.mmap(-1, 8)
     answers = os.fdopen(os.dup(1), "w")

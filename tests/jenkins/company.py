@@ -9,6 +9,7 @@ import subprocess
 import threading
 
 from tests.attacks.conftest import Castle
+from tests.faces.late import write_project
 from tests.integration.conftest import SMALL
 from tests.jenkins.conftest import ROOT, wait_until
 from tests.jenkins.execution import Definition
@@ -18,7 +19,7 @@ MONITORING, OPERATIONS = "operations/monitoring", "operations/production"
 GATE = "Approve-production"
 LENIENT = "metric = [{ metric = 'auc', min = 0.5 }]\nslice = []\nnot_worse = [{ metric = 'auc', by = 1.0 }]\n"
 STRICT = "metric = [{ metric = 'auc', min = 0.99 }]\nslice = []\nnot_worse = []\n"
-QUICK, IMPOSSIBLE = "projects/quick", "projects/impossible"
+QUICK, IMPOSSIBLE, LATE = "projects/quick", "projects/impossible", "projects/late"
 # Whose accounts each credential holds, by the names of the settings that go with it.
 ACCOUNTS = {
     "gatehouse-settings": (),
@@ -74,6 +75,7 @@ class Company(Castle):
                 shutil.copy(ROOT / name, source / name)
         for place, policy in ((QUICK, LENIENT), (IMPOSSIBLE, STRICT)):
             self.project(source, place, policy)
+        write_project(source / LATE)
         for words in (
             ["init", "--quiet", "--initial-branch=main"],
             ["add", "--all"],

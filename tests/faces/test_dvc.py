@@ -4,64 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 import threading
 from datetime import timedelta
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from pipeline.adapters.dvc_remote import DvcRemote
 from pipeline.bootstrap import dvc as tracked
-from pipeline.bootstrap import embedded
 from pipeline.bootstrap.installation import Installation
 from pipeline.config import load_settings
 from pipeline.domain.canonical import digest_file, digest_tree
 from pipeline.domain.tracked import objects
 from pipeline.errors import IntegrityViolated, Unreachable, UsageError
 from pipeline.graph import STAGES
-from tests.integration.conftest import Stack
-
-LATE = Path(__file__).parents[2] / "pipeline" / "examples" / "walkthrough" / "late"
-ROWS = 2_000
-
-
-class Machine:
-    """One machine with DVC: a home of its own, a cache of its own, and the stack's settings."""
-
-    def __init__(self, folder, settings):
-        self.home = folder / "home"
-        self.home.mkdir(parents=True)
-        self.settings = settings
-
-    def __call__(self, *words, cwd, expected=(0,), **more):
-        env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-            "HOME": str(self.home),
-            "XDG_CONFIG_HOME": str(self.home),
-            "DVC_SITE_CACHE_DIR": str(self.home / "site"),
-            "DVC_NO_ANALYTICS": "true",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "GATEHOUSE_SETTINGS": str(self.settings),
-            **more.pop("env", {}),
-        }
-        done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, **more)
-        assert done.returncode in expected, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
-
-
-def init(machine, folder, *words):
-    machine("dvc", "init", "-q", *words, cwd=folder)
-    config = folder / ".dvc" / "config"
-    before = config.read_text(encoding="utf-8") or "[core]\n"
-    config.write_text(f"{before}    analytics = false\n    check_update = false\n", encoding="utf-8")
+from tests.faces.carriers import Machine
+from tests.faces.late import write_flights, write_project
+from tests.integration.conftest import bare
 
 
 def commit(machine, folder, words):
@@ -73,7 +34,7 @@ def commit(machine, folder, words):
 def with_remote(stack, name, **dvc):
     """The stack's settings, and a DVC remote."""
     options = "".join(f"{key} = {json.dumps(value)}\n" for key, value in dvc.pop("options", {}).items())
-    text = (stack.home / "settings.toml").read_text(encoding="utf-8")
+    text = stack.settings_file.read_text(encoding="utf-8")
     file = stack.home / f"{name}.toml"
     file.write_text(f'{text}\n[dvc]\nremote = "{dvc["remote"]}"\n[dvc.options]\n{options}', encoding="utf-8")
     return file
@@ -82,24 +43,9 @@ def with_remote(stack, name, **dvc):
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dvc")
-    random = np.random.default_rng(7)
-    times = pd.Timestamp("2013-01-01") + pd.to_timedelta(np.sort(random.uniform(0, 24 * 211, ROWS)), unit="h")
-    hour = times.hour.to_numpy(np.int64)
-    pd.DataFrame(
-        {
-            "row": np.arange(ROWS),
-            "scheduled": times.floor("us"),
-            "carrier": random.choice(["AA", "B6", "UA"], ROWS),
-            "origin": random.choice(["EWR", "JFK", "LGA"], ROWS),
-            "distance": random.integers(100, 2500, ROWS),
-            "hour": hour,
-            "weekday": times.day_of_week.to_numpy(np.int64) + 1,
-            "late": (random.random(ROWS) < 1 / (1 + np.exp((14 - hour) / 3))).astype(np.int64),
-        }
-    ).to_parquet(folder / "flights.parquet", index=False)
-    embedded.up(folder / ".gatehouse")
-    yield Stack(folder / ".gatehouse")
-    embedded.down(folder / ".gatehouse")
+    write_flights(folder)
+    with bare(folder) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +65,8 @@ def project(machine, tmp_path_factory):
     """A git repository that uses DVC already, with a project in it."""
     folder = tmp_path_factory.mktemp("repository")
     machine("git", "init", "-q", cwd=folder)
-    init(machine, folder)
-    shutil.copyfile(LATE / "late.py", folder / "late.py")
-    text = (LATE / "project.toml").read_text(encoding="utf-8")
-    quick = text.replace("epochs = 8", "epochs = 2").replace("min = 0.60", "min = 0.2").replace("= 100", "= 50")
-    (folder / "project.toml").write_text(quick, encoding="utf-8")
+    machine.init_dvc(folder)
+    write_project(folder)
     commit(machine, folder, "the project")
     return folder
 
@@ -166,7 +109,7 @@ def other_machine(tmp_path, machine, run):
     other = Machine(tmp_path / "other", machine.settings)
     folder = tmp_path / "elsewhere"
     said = machine("gatehouse", "dvc", "pointers", "--run", run, "--out", str(folder), cwd=tmp_path)
-    init(other, folder, "--no-scm")
+    other.init_dvc(folder, "--no-scm")
     for command in re.findall(r"(dvc remote .*)$", said, re.MULTILINE):
         other(*command.split(), cwd=folder)
     return other, folder
