@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -154,3 +155,47 @@ class ModelServer(Protocol):
 
     def invoke(self, payload: Mapping[str, Any]) -> tuple[list[float], str]:
         """Predictions for one payload, and the digest of the package that answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A comment on a merge request.
+
+    Attributes:
+        id: the server's.
+        author: its writer's user name.
+        body: its text.
+        version: how often it was changed, where a server wants to be told; else 0.
+    """
+
+    id: int
+    author: str
+    body: str
+    version: int = 0
+
+
+class Forge(Protocol):
+    """One merge (or pull) request on the server that has the repository.
+
+    Every method raises `UsageError` for what the server refuses and `Unreachable` where it does not answer.
+    """
+
+    longest: int
+
+    def user(self) -> str:
+        """Name of the user whose token this is."""
+
+    def comments(self) -> list[Comment]:
+        """Every comment, oldest first."""
+
+    def create(self, body: str) -> None:
+        """Write a comment."""
+
+    def update(self, comment: Comment, body: str) -> None:
+        """Replace a comment's text."""
+
+    def delete(self, comment: Comment) -> None:
+        """Remove a comment."""
+
+    def attach(self, name: str, data: bytes) -> str | None:
+        """Keep a picture; answers its address in a comment, None where the server takes none."""

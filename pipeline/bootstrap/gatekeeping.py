@@ -157,7 +157,7 @@ def show(place: Installation, run: str) -> dict[str, Any]:
     record_verdict(place, state, project, gate.verdict)
     return {
         "run": run,
-        "headline": _headline(gate),
+        "headline": headline(gate),
         "gate": "open" if gate.open else "closed",
         "line": _line(place, state, gate),
         "verdict": gate.verdict.model_dump(mode="json"),
@@ -184,14 +184,15 @@ def _line(place: Installation, state: RunState, gate: Gate) -> str:
     serving = f"in {ENVIRONMENT} as {wanted.version}, " if wanted is not None and wanted.run == state.run else ""
     anchor = f"{head.seq}:{head.hash}" if head else "empty"
     version = f"version {state.fact('register')['version']}" if state.done("register") else "not registered"
-    return f"{model} {version}: {serving}{_headline(gate)} | ledger {anchor}"
+    return f"{model} {version}: {serving}{headline(gate)} | ledger {anchor}"
 
 
 def _standing(gate: Gate) -> dict[str, Any]:
     return {**asdict(gate.standing), "glass": asdict(gate.glass) if gate.glass else None}
 
 
-def _headline(gate: Gate) -> str:
+def headline(gate: Gate) -> str:
+    """The verdict, and what is missing, in a line."""
     stand = gate.standing
     if stand.rejected_by:
         return f"rejected by {stand.rejected_by}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipeline.cli.common import Env, Json, Run, answer, app, installation, table
 
@@ -170,13 +171,55 @@ def reproduce(
             typer.echo(f"although: {found.explanation}")
 
 
-@app.command()
-def report(
+class _OrPage(TyperGroup):
+    """`gatehouse report RUN` writes the page; a first word that is no command is a run."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command's name before a run."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["page", *args]
+        return super().parse_args(ctx, args)
+
+
+report = typer.Typer(
+    cls=_OrPage, help="What a run's evidence says: a page (`report RUN`), Markdown, a comment.", no_args_is_help=True
+)
+app.add_typer(report, name="report")
+
+Target = Annotated[str | None, typer.Option("--target", help="The target branch's run, if not its newest.")]
+Evidence = Annotated[str | None, typer.Option("--evidence", help="Address of the evidence page.")]
+
+
+@report.command()
+def page(
     run: Annotated[str, typer.Argument(help="The run.")],
     out: Out = Path("build/evidence"),
     junit: Annotated[Path | None, typer.Option("--junit", help="Also write the verdict as JUnit XML.")] = None,
 ) -> None:
-    """Write the run's evidence page with its verdict and approvals."""
+    """Write the run's evidence page with its verdict and approvals; `gatehouse report RUN` is the same."""
     from pipeline.bootstrap.gatekeeping import write_report
 
     typer.echo(f"evidence page: {write_report(installation(), run, out, junit)}")
+
+
+@report.command()
+def markdown(run: Run, out: Out = Path("report.md"), target: Target = None, evidence: Evidence = None) -> None:
+    """Write the report as Markdown, for `cml comment create --update` or a step's summary."""
+    from pipeline.bootstrap.publish import markdown
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(markdown(installation(), run, target, evidence), encoding="utf-8")
+    typer.echo(f"report: {out}")
+
+
+@report.command()
+def publish(
+    run: Run,
+    request: Annotated[int | None, typer.Option("--request", help="Merge request, if the CI does not name it.")] = None,
+    target: Target = None,
+    evidence: Evidence = None,
+) -> None:
+    """Post the report in the merge request, or bring the one that is there up to date."""
+    from pipeline.bootstrap.publish import publish
+
+    typer.echo(publish(installation(), run, request, target, evidence))

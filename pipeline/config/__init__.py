@@ -10,6 +10,7 @@ from pipeline.config.project import load_policy as load_policy
 from pipeline.config.project import load_project as load_project
 from pipeline.config.project import project_from_files as project_from_files
 from pipeline.config.settings import DvcSettings as DvcSettings
+from pipeline.config.settings import ForgeSettings as ForgeSettings
 from pipeline.config.settings import GithubSettings as GithubSettings
 from pipeline.config.settings import JenkinsSettings as JenkinsSettings
 from pipeline.config.settings import Settings as Settings

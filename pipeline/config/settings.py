@@ -72,6 +72,20 @@ class GithubSettings(Strict):
     environment: str = "gatehouse-approval"
 
 
+class ForgeSettings(Strict):
+    """The server with the repository, where reports are posted; `repository` is ``group/project``, ``KEY/slug``.
+
+    `gitea` is Forgejo too. `evidence_url` says where evidence pages are found; ``{run}`` in it is the run.
+    """
+
+    kind: Literal["gitlab", "github", "bitbucket", "gitea"]
+    url: str
+    repository: Annotated[str, Field(pattern=r"^[\w.~-]+(/[\w.-]+)+$")]
+    token_file: Path
+    ca_file: Path | None = None
+    evidence_url: str | None = None
+
+
 class OidcSettings(Strict):
     """An identity provider whose tokens are believed: its keys from a file, or from its address."""
 
@@ -186,6 +200,7 @@ class Settings(Strict):
     sources: Mapping[str, str] = {}
     jenkins: JenkinsSettings | None = None
     github: GithubSettings | None = None
+    forge: ForgeSettings | None = None
     oidc: OidcSettings | None = None
     approval: ApprovalSettings = ApprovalSettings()
     signing: SigningSettings | None = None

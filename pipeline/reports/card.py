@@ -12,12 +12,11 @@ from typing import Any
 
 from pipeline.domain.canonical import digest_json
 from pipeline.domain.evidence import METRICS
+from pipeline.reports.markdown import NOTHING, plain, table
 
 LONGEST = 5_000
 WORST = 5
 _PURPOSE = 600
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
-_NOTHING = "–"
 
 
 def card(
@@ -38,22 +37,22 @@ def card(
     windows, rows = evidence["windows"], evidence["rows"]
     share = rows["holdout_positives"] / rows["holdout"]
     measured_on = f"{windows['holdout']}, which it never saw ({rows['holdout']:,} rows, {share:.1%} positive)"
-    use = _plain((purpose or "").strip()[:_PURPOSE]) or "Not said in the project."
-    target = _plain(evidence["target"])
+    use = plain((purpose or "").strip()[:_PURPOSE]) or "Not said in the project."
+    target = plain(evidence["target"])
     about = [
-        f"# {_plain(evidence['model'])}: run {_plain(evidence['run'])}",
+        f"# {plain(evidence['model'])}: run {plain(evidence['run'])}",
         f"**Intended use.** {use} It answers the probability that {target} is 1.",
         f"**Data.** Trained on {windows['train']} ({rows['train']:,} rows), measured on {measured_on}.",
     ]
     tail = [
-        _table("Approvals", ("who", "when", "known by", "why"), map(_approval, approvals))
+        table("Approvals", ("who", "when", "known by", "why"), map(_approval, approvals))
         if approvals
         else "**Approvals.** None yet.",
-        _table("Digests", ("of", "SHA-256"), _digests(evidence)),
+        table("Digests", ("of", "SHA-256"), _digests(evidence)),
         _reproduction(evidence, commit),
     ]
-    measured = _table("Measured", ("metric", "value", "95 % interval", "against the champion"), _metrics(evidence))
-    weak = _table("Weakest slices", ("slice", "rows", "AUC", "champion"), _slices(evidence["slices"]))
+    measured = table("Measured", ("metric", "value", "95 % interval", "against the champion"), _metrics(evidence))
+    weak = table("Weakest slices", ("slice", "rows", "AUC", "champion"), weakest(evidence["slices"]))
     text = "\n\n".join(part for part in (*about, measured, weak, *tail) if part) + "\n"
     return text if len(text) <= LONGEST else text[: LONGEST - 2] + "…\n"
 
@@ -70,17 +69,18 @@ def _metrics(evidence: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
     for name in METRICS:
         if own := evidence["candidate"]["intervals"].get(name):
             against = differences.get(name)
-            yield (name, f"{own['value']:.4f}", _interval(own), f"{against['value']:+.4f}" if against else _NOTHING)
+            yield (name, f"{own['value']:.4f}", _interval(own), f"{against['value']:+.4f}" if against else NOTHING)
 
 
 def _interval(value: Mapping[str, Any]) -> str:
-    return _NOTHING if value["low"] is None else f"{value['low']:.4f} to {value['high']:.4f}"
+    return NOTHING if value["low"] is None else f"{value['low']:.4f} to {value['high']:.4f}"
 
 
-def _slices(rows: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, ...]]:
+def weakest(rows: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, ...]]:
+    """The slices with the lowest AUC: name and value, rows, AUC, the champion's."""
     measured = sorted((row for row in rows if row["auc"] is not None), key=lambda row: row["auc"])
     for row in measured[:WORST]:
-        theirs = _NOTHING if row["champion_auc"] is None else f"{row['champion_auc']:.4f}"
+        theirs = NOTHING if row["champion_auc"] is None else f"{row['champion_auc']:.4f}"
         yield (f"{row['slice']} = {row['value']}", f"{row['n']:,}", f"{row['auc']:.4f}", theirs)
 
 
@@ -96,22 +96,9 @@ def _digests(evidence: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 def _reproduction(evidence: Mapping[str, Any], commit: str | None) -> str:
     training, windows = evidence["training"], evidence["windows"]
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(training["libraries"].items()))
-    run = f"gatehouse run --project … --train {windows['train']} --holdout {windows['holdout']} --until train"
     return (
-        f"**How to reproduce.** Commit {_plain(commit or 'none')}, seed {training['seed']}, {_plain(libraries)}: "
-        f"`{run}` on the same data gives the same weights digest. The ledger has the project's text and all parameters "
-        f"(`gatehouse ledger show --run`, {_plain(evidence['run'])})."
+        f"**How to reproduce.** `gatehouse reproduce --version` and this version's number in its environment: the "
+        f"ledger has the project's text, all parameters, the data's digest and the libraries, and the weights come out "
+        f"the same. Commit {plain(commit or 'none')}, seed {training['seed']}, windows {windows['train']} and "
+        f"{windows['holdout']}, {plain(libraries)}."
     )
-
-
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [" | ".join(map(_plain, row)) for row in rows]
-    if not lines:
-        return ""
-    head = [" | ".join(columns), " | ".join("---" for _ in columns)]
-    return f"**{title}**\n\n" + "\n".join(f"| {line} |" for line in (*head, *lines))
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -40,6 +41,7 @@ LABELS: Mapping[str, str] = {
 }
 LOWER_IS_BETTER = frozenset({"brier", "log_loss", "calibration_error"})
 MAX_DRIFT_BARS = 20
+PICTURE_DPI = 110
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Helvetica, Arial, sans-serif"
@@ -77,6 +79,20 @@ def draw(evidence: Evidence) -> dict[str, bytes]:
             svg = presentation(_svg(width, height, paint))
             plots[f"{name}.svg"], plots[f"{name}-dark.svg"] = svg, _darkened(svg)
     return plots
+
+
+def pictures(evidence: Evidence, names: Collection[str]) -> dict[str, bytes]:
+    """Some of the plots as PNG, by name, for where no SVG is shown: those that the evidence has data for."""
+    found: dict[str, bytes] = {}
+    with mpl.rc_context(dict(_STYLE)):  # type: ignore[arg-type]  # the stubs list every key literally
+        for name, (width, height, paint) in _figures(evidence).items():
+            if name in names:
+                figure = Figure(figsize=(width, height), layout="constrained", dpi=PICTURE_DPI)
+                paint(figure)
+                out = io.BytesIO()
+                FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})  # type: ignore[no-untyped-call]
+                found[name] = out.getvalue()
+    return found
 
 
 def _figures(evidence: Evidence) -> dict[str, tuple[float, float, Callable[[Figure], None]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -12,6 +13,7 @@ from tests.faces.carriers import Machine, part, run_locally
 from tests.faces.github import WORKFLOW, Site
 from tests.faces.late import write_flights, write_project
 from tests.faces.workflow import Runner
+from tests.forges.servers import REQUEST, TOKEN, Gitea
 from tests.integration.conftest import bare
 from tests.jenkins.company import LATE, LINE, Company
 from tests.jenkins.conftest import MISSING, ROOT, groovy_environment
@@ -71,7 +73,7 @@ def runner(company, site, number, folder, event="workflow_dispatch"):
 
     github = {
         "event_name": event,
-        "event": {"inputs": {"seed": "7"}},
+        "event": {"inputs": {"seed": ""}},
         "run_id": number,
         "sha": git(company.source, "rev-parse", "HEAD"),
         "server_url": site.url,
@@ -250,11 +252,8 @@ def test_a_reviewer_lets_it_into_production(company, site, workflow):
 
 
 def test_no_secret_is_printed_and_none_is_left(company, site, workflow):
-    from sqlalchemy.engine import make_url
-
-    settings = company.place().settings
-    passwords = [str(make_url(uri).password) for uri in (settings.ledger.uri, settings.ledger.approval_uri)]
-    assert all(secret not in workflow.said for secret in (site.token, *passwords))
+    ledger = company.place().settings.ledger
+    assert all(secret not in workflow.said for secret in (site.token, ledger.uri, ledger.approval_uri))
     assert not list(workflow.folder.rglob("gatehouse-settings.toml"))
 
 
@@ -291,3 +290,62 @@ def test_a_pull_request_runs_the_tests_and_nothing_else(company, site, tmp_path)
     assert begun == ["tests"]
     steps = run.workflow["jobs"]["tests"]["steps"]
     assert steps[-1]["run"] == "scripts/test" and "secrets" not in str(steps)
+
+
+# --- the report in the merge request ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clone(company, tmp_path_factory):
+    """A branch's checkout, as a CI has it."""
+    folder = tmp_path_factory.mktemp("branch")
+    git(folder, "clone", "--quiet", str(company.source), ".")
+    return folder
+
+
+def test_the_report_is_posted_beside_the_target_branchs_newest_run(company, clone, workflow, monkeypatch):
+    with Gitea() as server:
+        token = company.folder / "forge-token"
+        token.write_text(TOKEN)
+        about = f'kind = "gitea"\nurl = "{server.url}"\nrepository = "{server.repository}"\ntoken_file = "{token}"\n'
+        settings = company.folder / "with a forge.toml"
+        more = 'evidence_url = "https://ci.example/{run}/evidence.html"\n'
+        settings.write_text(f"{company.settings_file.read_text()}\n[forge]\n{about}{more}")
+        monkeypatch.setenv("GITHUB_REF", f"refs/pull/{REQUEST}/merge")
+        monkeypatch.setenv("GITHUB_BASE_REF", "main")
+        publish = ("report", "publish", "--run", "other")
+        assert "posted" in company.gatehouse(*publish, settings=settings, cwd=clone).stdout
+        assert "already there" in company.gatehouse(*publish, settings=settings, cwd=clone).stdout
+        (note,) = server.notes.values()
+    newest = [row["run"] for row in company.events(None, "model.evaluated") if row["run"] != "other"][-1]
+    assert f"The target branch's newest run is `{newest}`." in note["body"]
+    assert "(https://ci.example/other/evidence.html)" in note["body"]
+    assert "/attachments/late-roc-" in note["body"]
+
+
+def test_where_cml_is_installed_it_posts_and_sends_nothing_to_its_maker(company, tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "cml"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\necho "$ITERATIVE_DO_NOT_TRACK" >> {tmp_path}/words\n'
+        f'for last; do :; done\ncp "$last" {tmp_path}/posted.md\necho https://git.example/comment/1\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    assert "https://git.example/comment/1" in company.gatehouse("report", "publish", "--run", "other").stdout
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words[:5] == ["comment", "create", "--update", "--publish=false", "--watermark-title=gatehouse late"]
+    assert words[-1] == "true"
+    company.gatehouse("report", "markdown", "--run", "other", "--out", str(tmp_path / "report.md"))
+    assert (tmp_path / "report.md").read_text() == (tmp_path / "posted.md").read_text()
+    assert "| auc |" in (tmp_path / "report.md").read_text()
+
+
+def test_without_a_server_and_without_cml_it_says_what_is_missing(company, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "settings: forge" in company.gatehouse("report", "publish", "--run", "other", expected=(2,)).stderr
+
+
+def test_the_evidence_page_is_written_as_before(company, tmp_path):
+    said = company.gatehouse("report", "by-hand", "--out", str(tmp_path / "evidence")).stdout
+    assert "evidence page" in said and (tmp_path / "evidence" / "evidence.html").is_file()
