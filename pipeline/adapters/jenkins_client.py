@@ -179,7 +179,9 @@ class Jenkins:
         """What became of an input that does not wait any more, after `before` earlier approvals."""
         new = approvers(build)[before:]
         answer = Decision("approved", new[0]) if new else ended(build)
-        if answer.outcome == wanted and (answer.user or "").casefold() == self.user.casefold():
+        # Refused in clear words, ours did not count, even if it was the same user who said something else meanwhile.
+        mine = (answer.user or "").casefold() == self.user.casefold() and not isinstance(lost, UsageError)
+        if answer.outcome == wanted and mine:
             return answer
         if answer.outcome == "not asked" and wanted == "rejected" and lost is None:
             return Decision(wanted, self.user)  # Jenkins writes a rejection down only when the build is over

@@ -55,3 +55,12 @@ def test_august_is_drift_and_its_challenger_waits_beside_the_champion(walked):
     assert "second: " in said[6]
     evidence = (folder / "third-evidence" / "evidence.html").read_text()
     assert "hidden" in evidence
+
+
+def test_other_runners_get_files_that_are_held_to_the_graph_and_reviewers_a_report(walked):
+    folder, said = walked
+    assert (folder / ".github" / "workflows" / "gatehouse.yml").is_file()
+    assert "+    cmd: gatehouse dvc stage gate-production" in said[7]
+    report = (folder / "report.md").read_text()
+    assert "The target branch's newest run is `second`." in report
+    assert "| auc |" in report

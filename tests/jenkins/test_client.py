@@ -149,7 +149,7 @@ def test_a_decision_on_a_build_that_has_ended_says_how_it_ended(controller, buil
 
 def test_of_two_who_decide_at_once_one_wins_and_the_other_learns_who(controller, build):
     together = threading.Barrier(2, timeout=5)
-    controller.before = lambda method, path: together.wait() and None if method == "POST" else None
+    controller.before = lambda method, path: [together.wait(), None][1] if method == "POST" else None
     outcomes = {}
 
     def decide(name):
@@ -166,6 +166,25 @@ def test_of_two_who_decide_at_once_one_wins_and_the_other_learns_who(controller,
     (winner,) = build.approved_by
     loser = ({"grace", "hedy"} - {winner}).pop()
     assert outcomes == {winner: winner, loser: f"this input was answered meanwhile: approved by {winner}"}
+
+
+def test_of_two_answers_of_one_person_at_once_only_the_one_that_counted_is_told_so(controller, build):
+    together = threading.Barrier(2, timeout=5)
+    controller.before = lambda method, path: [together.wait(), None][1] if method == "POST" else None
+    outcomes = []
+
+    def decide():
+        try:
+            outcomes.append(client(controller, "grace").proceed(controller.build_url(build), GATE, {}).outcome)
+        except ApprovalInvalid:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=decide) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["approved", "refused"]
 
 
 # --- when the outcome is uncertain ---
