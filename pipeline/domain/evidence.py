@@ -112,6 +112,13 @@ class SliceRow(_Frozen):
     note: str | None = None
 
 
+class Reliance(_Frozen):
+    """AUC lost on the hold-out when this column's values are shuffled: what the model relies on."""
+
+    column: str
+    auc_lost: float
+
+
 class Latency(_Frozen):
     """Of the whole package, features included, on the machine that evaluated."""
 
@@ -278,7 +285,7 @@ class Lineage(_Frozen):
 
 _MEASURED = {
     *("target", "windows", "rows", "subject", "candidate", "differences", "confidence", "resamples", "slices"),
-    *("package_bytes", "parity", "data", "drift", "parameters"),
+    *("relies_on", "package_bytes", "parity", "data", "drift", "parameters"),
 }
 
 
@@ -303,6 +310,7 @@ class Evidence(_Frozen):
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     resamples: int
     slices: tuple[SliceRow, ...] = ()
+    relies_on: tuple[Reliance, ...] = ()
     latency: Latency
     package_bytes: int
     parity: Parity

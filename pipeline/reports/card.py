@@ -52,8 +52,9 @@ def card(
         _reproduction(evidence, commit),
     ]
     measured = table("Measured", ("metric", "value", "95 % interval", "against the champion"), _metrics(evidence))
+    relies = table("Relies on", ("column", "AUC lost when shuffled"), _reliance(evidence))
     weak = table("Weakest slices", ("slice", "rows", "AUC", "champion"), weakest(evidence["slices"]))
-    text = "\n\n".join(part for part in (*about, measured, weak, *tail) if part) + "\n"
+    text = "\n\n".join(part for part in (*about, measured, weak, relies, *tail) if part) + "\n"
     return text if len(text) <= LONGEST else text[: LONGEST - 2] + "…\n"
 
 
@@ -82,6 +83,11 @@ def weakest(rows: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, ...]]:
     for row in measured[:WORST]:
         theirs = NOTHING if row["champion_auc"] is None else f"{row['champion_auc']:.4f}"
         yield (f"{row['slice']} = {row['value']}", f"{row['n']:,}", f"{row['auc']:.4f}", theirs)
+
+
+def _reliance(evidence: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
+    for row in evidence.get("relies_on", ())[:WORST]:
+        yield (row["column"], f"{row['auc_lost']:.4f}")
 
 
 def _approval(decision: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.domain import comparison
-from pipeline.domain.evidence import Candidate, Champion, Column, Evidence, Intervals, Latency, MonthRows, SliceRow
+from pipeline.domain.evidence import (
+    Candidate,
+    Champion,
+    Column,
+    Evidence,
+    Intervals,
+    Latency,
+    MonthRows,
+    Reliance,
+    SliceRow,
+)
+from pipeline.domain.importance import importance
 from pipeline.domain.state import Placement
 from pipeline.errors import UsageError
 from pipeline.ports import Columns, Predictor, Reporter
@@ -35,6 +46,7 @@ class Measured:
     champion: Champion | None
     differences: Intervals | None
     slices: tuple[SliceRow, ...]
+    relies_on: tuple[Reliance, ...]
 
 
 def measure(
@@ -44,6 +56,7 @@ def measure(
     rival: Rival | None,
     *,
     slices: Sequence[str],
+    target: str,
     resamples: int,
     seed: int,
     champion_latency: Latency | None,
@@ -56,13 +69,14 @@ def measure(
         columns: the hold-out.
         challenger, rival: the models; no rival when nothing is in production yet.
         slices: columns to look at, value by value.
-        resamples, seed: of the bootstrap.
+        target: the column with the labels.
+        resamples, seed: of the bootstrap, and of the shuffles.
         champion_latency: measured beside the challenger's.
 
     Raises:
         UsageError: the hold-out has one class only, or lacks a slice's column.
     """
-    with reporter.track("measuring on the hold-out", total=4) as tracker:
+    with reporter.track("measuring on the hold-out", total=5) as tracker:
         p = challenger.predict(columns)
         q = rival.model.predict(columns) if rival else None
         tracker.advance()
@@ -75,7 +89,10 @@ def measure(
         )
         champion = _champion(rival, y, q, intervals, champion_latency) if rival and q is not None else None
         tracker.advance()
-    return Measured(candidate, champion, intervals.difference, tuple(rows))
+        lost = importance(y, columns, challenger.predict, leave=(target,), seed=seed)
+        relies_on = tuple(Reliance(column=name, auc_lost=value) for name, value in lost)
+        tracker.advance()
+    return Measured(candidate, champion, intervals.difference, tuple(rows), relies_on)
 
 
 def _champion(

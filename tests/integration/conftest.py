@@ -83,6 +83,12 @@ class Stack:
             "gate", "approve", "--run", run, "--reason", "a test", "--demo-identity", who, expected=expected
         )
 
+    def evidence(self, run):
+        """What was measured on a run."""
+        place = self.place()
+        fact = place.state(run).fact("evaluate")
+        return json.loads(place.artifact(fact["evidence_file"], fact["uri"]).read_bytes())
+
     def kinds(self, run):
         return [row["kind"] for row in self.json("ledger", "show", "--run", run)]
 

@@ -91,6 +91,7 @@ def test_the_line_carries_it_to_a_server_that_answers_as_it_did_offline(name, ru
     assert facts["model.verified"]["package"] == trained["package"]
     assert {"numpy", "onnx", "onnxruntime"} <= set(trained["training"]["libraries"])
     assert trained.get("isolated", False) == (name == "pyfunc")
+    assert stack.evidence(f"run-{name}")["relies_on"][0]["auc_lost"] > 0
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def test_every_stage_works_from_a_new_empty_folder_and_the_run_ends_in_productio
     status = stack.json("status")["environments"]["production"]
     assert status["run"] == run
     assert status["serving"] == status["package"]
+    assert stack.evidence(run)["relies_on"][0]["auc_lost"] > 0
 
 
 def test_a_stage_that_is_done_does_nothing_when_it_is_run_again(stack, staged):
