@@ -101,9 +101,9 @@ _BEFORE = {
 """,
     "register": f"""\
           {_GATEHOUSE} register --run "$GATEHOUSE_RUN"
-          {_GATEHOUSE} gate show --run "$GATEHOUSE_RUN" | tee "$RUNNER_TEMP/verdict.txt" || code=$?
-          {{ echo '```'; cat "$RUNNER_TEMP/verdict.txt"; echo '```'; }} >> "$GITHUB_STEP_SUMMARY"
-          exit "${{code:-0}}"
+          {_GATEHOUSE} report markdown --run "$GATEHOUSE_RUN" --out "$RUNNER_TEMP/report.md"
+          cat "$RUNNER_TEMP/report.md" >> "$GITHUB_STEP_SUMMARY"
+          {_GATEHOUSE} gate show --run "$GATEHOUSE_RUN"
 """,
 }
 

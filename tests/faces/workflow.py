@@ -92,7 +92,7 @@ class Runner:
         left = [
             path.name
             for path in temporary.iterdir()
-            if path.suffix != ".sh" and path.name not in ("summary", "verdict.txt")
+            if path.suffix != ".sh" and path.name not in ("summary", "report.md")
         ]
         assert not left, left
         return "success"

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pipeline.bootstrap.publish import forge_of, post, request_in
+from pipeline.bootstrap.forges import forge_of, post, request_in
 from pipeline.config import ForgeSettings
 from pipeline.errors import Unreachable, UsageError
 from pipeline.reports.comment import Page, Target, comment, marker, shorten
