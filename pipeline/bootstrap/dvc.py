@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pipeline.adapters.dvc_remote import DvcRemote
@@ -159,8 +160,8 @@ def _configured(out: Path, settings: DvcSettings) -> tuple[str, list[str]]:
     return REMOTE, [
         *(() if config else ("dvc init (--no-scm outside git)",)),
         *(f"dvc config core.{key} false" for key in ("analytics", "check_update")),
-        f"dvc remote add {REMOTE} {settings.remote}",
-        *(f"dvc remote modify {REMOTE} {key} {value}" for key, value in options.items()),
+        f"dvc remote add {REMOTE} {quote(settings.remote)}",
+        *(f"dvc remote modify {REMOTE} {key} {quote(str(value))}" for key, value in options.items()),
     ]
 
 

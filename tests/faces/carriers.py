@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import warnings
@@ -47,6 +48,8 @@ def run_locally(path, settings, tmp_path, **arguments):
     """Carry a compiled Kubeflow pipeline out in processes on this machine; answers its outputs."""
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("GATEHOUSE_SETTINGS", str(settings))
+        # It puts this into a shell's command as it is, and a checkout may stand in a folder with a space.
+        patch.setattr(sys, "executable", shlex.quote(sys.executable))
         warnings.simplefilter("ignore", UserWarning)
         from kfp import components, local
 

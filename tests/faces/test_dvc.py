@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import resource
+import shlex
 import shutil
 import threading
 from datetime import timedelta
@@ -42,7 +43,7 @@ def with_remote(stack, name, **dvc):
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dvc")
+    folder = tmp_path_factory.mktemp("a stack for dvc")
     write_flights(folder)
     with bare(folder) as stack:
         yield stack
@@ -111,7 +112,7 @@ def other_machine(tmp_path, machine, run):
     said = machine("gatehouse", "dvc", "pointers", "--run", run, "--out", str(folder), cwd=tmp_path)
     other.init_dvc(folder, "--no-scm")
     for command in re.findall(r"(dvc remote .*)$", said, re.MULTILINE):
-        other(*command.split(), cwd=folder)
+        other(*shlex.split(command), cwd=folder)
     return other, folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from shlex import quote
 
 import pytest
 import yaml
@@ -327,8 +328,8 @@ def test_where_cml_is_installed_it_posts_and_sends_nothing_to_its_maker(company,
     program = tmp_path / "bin" / "cml"
     program.parent.mkdir()
     program.write_text(
-        f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\necho "$ITERATIVE_DO_NOT_TRACK" >> {tmp_path}/words\n'
-        f'for last; do :; done\ncp "$last" {tmp_path}/posted.md\necho https://git.example/comment/1\n'
+        f'#!/bin/sh\nfor last; do :; done\ncp "$last" {quote(str(tmp_path))}/posted.md\ncd {quote(str(tmp_path))}\n'
+        'printf "%s\\n" "$@" > words\necho "$ITERATIVE_DO_NOT_TRACK" >> words\necho https://git.example/comment/1\n'
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")

@@ -84,7 +84,8 @@ def command_of(words):
     """The command that the words name, and the rest of them."""
     command = typer.main.get_command(app)
     while hasattr(command, "commands"):
-        command, words = command.commands[words[0]], words[1:]
+        found = command.commands.get(words[0])
+        command, words = (found, words[1:]) if found else (command.commands["page"], words)  # report RUN
     return command, words
 
 
