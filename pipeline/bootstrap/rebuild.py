@@ -43,12 +43,13 @@ def rebuild(folder: Path) -> Mapping[str, Any]:
 
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     project = project_from_files(job["files"], job["changes"], where=str(folder))
+    # Before the project's own module: a library reads what it is told in the environment when it is first imported.
+    framework = registry.load(project.settings.framework)
     columns = snapshot.columns(snapshot.read(folder / ROWS, job["data"]["digest"], job["data"]["columns"]))
     recipe = recipe_of(project)
     # What a search found is in the recorded parameters only. Others stay as the project's text has them, types and all.
     found = {name: value for name, value in job["parameters"].items() if recipe.parameters.get(name) != value}
     recipe = replace(recipe, parameters={**recipe.parameters, **found})
-    framework = registry.load(project.settings.framework)
     transformer, fitted = train.fit(
         recipe,
         columns,
