@@ -9,6 +9,8 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
+from tests.jenkins.conftest import wait_until
+
 from .conftest import started
 
 pytestmark = pytest.mark.integration
@@ -108,7 +110,7 @@ def test_a_rollback_on_the_servers_own_machine_is_entered_once(produced):
     store = produced.home / "servers" / "production"
     done = produced.gatehouse("rollback", "--env", "production", "--reason", "nonsense", "--local", str(store))
     assert "gatehouse reconcile enters it" in done.stdout
-    assert "local rollback" in kinds(reconcile(produced))
+    wait_until(lambda: "local rollback" in kinds(reconcile(produced)), 20)  # the server has to look at its disk first
     after = produced.place().environment("flights", "production")
     assert after.wanted.package == before.before.package
     assert len(after.stack) == len(before.stack) - 1
