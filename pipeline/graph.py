@@ -35,6 +35,16 @@ class Stage:
     gate: bool = False
     heavy: bool = False
 
+    @property
+    def slug(self) -> str:
+        """The name where no spaces may be: ids and file names of other runners."""
+        return slug(self.name)
+
+
+def slug(name: str) -> str:
+    """A stage's name without spaces."""
+    return name.replace(" ", "-")
+
 
 def _into(environment: Environment, before: str) -> tuple[Stage, Stage, Stage]:
     option = ("--env", environment)
@@ -58,3 +68,4 @@ STAGES: tuple[Stage, ...] = (
 )
 
 BY_NAME = {stage.name: stage for stage in STAGES}
+GATE = next(stage for stage in STAGES if stage.gate)

@@ -16,6 +16,7 @@ from atlassian import Bitbucket
 from atlassian.errors import ApiError
 
 from pipeline.adapters.forge_answers import TIMEOUT_SECONDS, meaning
+from pipeline.adapters.http_session import own_session
 from pipeline.errors import UsageError
 from pipeline.ports import Comment
 
@@ -32,12 +33,10 @@ class BitbucketServer:
         self._about = (project, slug, request)
         self._where = f"{url}/projects/{project}/repos/{slug}/pull-requests/{request}"
         self._repository = f"rest/api/1.0/projects/{project}/repos/{slug}"
-        session = requests.Session()
-        session.trust_env = False
         self._server = Bitbucket(
             url=url,
             token=token,
-            session=session,
+            session=own_session(),
             verify_ssl=str(ca_file) if ca_file else True,
             timeout=TIMEOUT_SECONDS,
             cloud=False,

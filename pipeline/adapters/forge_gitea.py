@@ -11,6 +11,7 @@ from typing import Any
 import requests
 
 from pipeline.adapters.forge_answers import TIMEOUT_SECONDS, meaning
+from pipeline.adapters.http_session import own_session
 from pipeline.ports import Comment
 
 LONGEST = 1_000_000
@@ -25,9 +26,7 @@ class Gitea:
         self._where = f"{url}/{repository}/pulls/{request}"
         self._api, self._issues = f"{url}/api/v1", f"{url}/api/v1/repos/{repository}/issues"
         self._issue = f"{self._issues}/{request}"
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.verify = str(ca_file) if ca_file else True
+        self._session = own_session(ca_file)
         self._session.headers["Authorization"] = f"token {token}"
 
     def user(self) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import github
 import requests
 from github import InputGitTreeElement
 
 from pipeline.adapters.forge_answers import TIMEOUT_SECONDS, meaning
+from pipeline.adapters.github_reviews import api_of
 from pipeline.ports import Comment
 
 LONGEST = 65_536
@@ -32,10 +32,9 @@ class GitHub:
     def __init__(self, url: str, repository: str, request: int, token: str, ca_file: Path | None) -> None:
         self._shown = f"{url}/{repository}"
         self._where = f"{self._shown}/pull/{request}"
-        api = "https://api.github.com" if urlsplit(url).hostname == "github.com" else f"{url}/api/v3"
         self._server = github.Github(
             auth=github.Auth.Token(token),
-            base_url=api,
+            base_url=api_of(url),
             verify=str(ca_file) if ca_file else True,
             timeout=int(TIMEOUT_SECONDS),
             retry=None,

@@ -10,6 +10,7 @@ import gitlab
 import requests
 
 from pipeline.adapters.forge_answers import TIMEOUT_SECONDS, meaning
+from pipeline.adapters.http_session import own_session
 from pipeline.ports import Comment
 
 LONGEST = 1_000_000
@@ -22,14 +23,12 @@ class GitLab:
 
     def __init__(self, url: str, repository: str, request: int, token: str, ca_file: Path | None) -> None:
         self._where = f"{url}/{repository}/-/merge_requests/{request}"
-        session = requests.Session()
-        session.trust_env = False
         self._server = gitlab.Gitlab(
             url,
             private_token=token,
             ssl_verify=str(ca_file) if ca_file else True,
             timeout=TIMEOUT_SECONDS,
-            session=session,
+            session=own_session(),
             per_page=100,
         )
         self._repository = repository

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import requests
 import stamina
 
+from pipeline.adapters.http_session import own_session
 from pipeline.errors import ApprovalInvalid, GatehouseError, Unreachable, UsageError
 
 TIMEOUT_SECONDS = 30.0
@@ -55,18 +56,19 @@ class WorkflowRun:
     commit: str
 
 
+def api_of(url: str) -> str:
+    """Address of the REST interface of GitHub, or of a GitHub Enterprise Server."""
+    return f"https://api.{_PUBLIC}" if urlsplit(url).hostname == _PUBLIC else f"{url}/api/v3"
+
+
 class GitHub:
     """One repository on one server, read with one token."""
 
     def __init__(self, url: str, repository: str, token: str, ca_file: Path | None = None) -> None:
         self.url = url.rstrip("/")
         self.repository = repository
-        api = f"https://api.{_PUBLIC}" if urlsplit(self.url).hostname == _PUBLIC else f"{self.url}/api/v3"
-        self._base = f"{api}/repos/{repository}/actions/runs"
-        self._session = requests.Session()
-        # Neither a proxy nor a password file of the environment has a say in where the token goes.
-        self._session.trust_env = False
-        self._session.verify = str(ca_file) if ca_file else True
+        self._base = f"{api_of(self.url)}/repos/{repository}/actions/runs"
+        self._session = own_session(ca_file)
         self._session.headers.update(
             {
                 "Authorization": f"Bearer {token}",

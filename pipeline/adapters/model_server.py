@@ -7,6 +7,7 @@ from typing import Any
 
 import requests
 
+from pipeline.adapters.http_session import own_session
 from pipeline.errors import PolicyRefused, Unreachable
 
 TIMEOUT_SECONDS = 10
@@ -17,9 +18,7 @@ class HttpModelServer:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        self._session = requests.Session()
-        # A model server is on the company's own network: no proxy from the environment stands between.
-        self._session.trust_env = False
+        self._session = own_session()
 
     @property
     def url(self) -> str:

@@ -243,10 +243,10 @@ def _upload(place: Installation, came: _Bundle, opened: Mapping[str, Any]) -> Ma
     contents, mlflow = came.contents, place.mlflow
     state = RunState(came.state.run, opened, came.state.facts)
     project = place.project(state)
-    facts = {stage: _body(state.fact(stage)) for stage in _KINDS}
+    facts = {stage: state.recorded(stage) for stage in _KINDS}
     run_id = tracked_run(place, state, project)
     with place.reporter.track("uploading", total=4) as tracker:
-        parts = facts["ingest"]["parts"]
+        parts = facts["ingest"]["parts"] = dict(facts["ingest"]["parts"])
         for part in PARTS:
             uri = mlflow.upload(run_id, contents / f"data/{part}.parquet", "data")
             parts[part] = {**parts[part], "uri": uri}
@@ -271,11 +271,6 @@ def _upload(place: Installation, came: _Bundle, opened: Mapping[str, Any]) -> Ma
         tracker.advance()
     facts["train"] |= {"uri": uri, "tracked_run": run_id, "profile": {**facts["train"]["profile"], "uri": reference}}
     return facts
-
-
-def _body(fact: Mapping[str, Any]) -> dict[str, Any]:
-    body = {key: value for key, value in fact.items() if key not in ("at", "seq")}
-    return {**body, "parts": dict(body["parts"])} if isinstance(body.get("parts"), Mapping) else body
 
 
 def _record(

@@ -45,14 +45,16 @@ def decide_as_reviewed(place: Installation, build: str, run: str) -> None:
         ApprovalInvalid: no review counts, and one was refused.
         UsageError, PolicyRefused, Unreachable: as `decide`.
     """
-    if place.settings.github is None:
+    settings = place.settings.github
+    if settings is None:
         place.reporter.note("the settings name no GitHub: its reviews are not asked for")
         return
-    found = reviews_in(place, build, run)
+    found = reviews_in(place, settings, build, run)
     refused: list[ApprovalInvalid] = []
-    for review in found:
+    for reviewed in found:
+        review = reviewed.review
         try:
-            decide(place, run, Answer("approve" if review.approved else "reject", build=build, reviewer=review.user))
+            decide(place, run, Answer("approve" if review.approved else "reject", reviewed=reviewed))
         except ApprovalInvalid as error:
             place.reporter.note(f"the review of {review.user} does not count: {error.what}")
             refused.append(error)

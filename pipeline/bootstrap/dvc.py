@@ -30,7 +30,6 @@ REMOTE = "gatehouse"
 _ALWAYS = "0001"
 _PUSHING = ("ingest", "register")
 _LOCK = "dvc remote"
-_RECENT_FACT = ("at", "seq")
 
 
 # --- objects ----------------------------------------------------------------------------------------------
@@ -61,7 +60,7 @@ def push(place: Installation, run: str) -> Mapping[str, Any]:
         known = latest(run, settings.remote, _history(place))
         if known is None or added or known["outputs"] != outputs:
             body = {"remote": settings.remote, "outputs": outputs, "added": added}
-            place.ledger.append(Draft(PUSHED, place.actor, body, run, _model(state)))
+            place.ledger.append(Draft(PUSHED, place.actor, body, run, state.model))
     return {"run": run, "remote": settings.remote, "outputs": outputs, "added": len(added)}
 
 
@@ -126,16 +125,11 @@ def _history(place: Installation) -> list[Any]:
     return place.reader.recent((PUSHED, COLLECTED), _ALWAYS)
 
 
-def _model(state: RunState) -> str:
-    assert state.opened is not None
-    return str(state.opened["project"])
-
-
 def _things(place: Installation, state: RunState) -> dict[str, tuple[Path, str]]:
     """By name, each snapshot and the package: verified against the ledger, with its digest."""
     found: dict[str, tuple[Path, str]] = {}
     for part, fact in state.fact("ingest")["parts"].items():
-        found[f"{part}.parquet"] = (_fetched(place, fact["file"], fact["uri"]), fact["file"])
+        found[f"{part}.parquet"] = (place.artifact(fact["file"], fact["uri"]), fact["file"])
     if state.done("train"):
         trained = state.fact("train")
         found["package"] = (package_folder(place, trained["package"], trained["uri"]), trained["package"])
@@ -189,9 +183,10 @@ def stage(place: Installation, path: Path, name: str) -> None:
         UsageError: no such stage.
         IntegrityViolated: ``dvc.yaml`` or an output of a stage before is not what Gatehouse wrote.
     """
-    found = next((known for known in STAGES if face.name_of(known) == name), None)
+    found = next((known for known in STAGES if known.slug == name), None)
     if found is None:
-        raise UsageError(f"no stage '{name}'", where="stage", fix=f"one of: {', '.join(map(face.name_of, STAGES))}")
+        listed = ", ".join(known.slug for known in STAGES)
+        raise UsageError(f"no stage '{name}'", where="stage", fix=f"one of: {listed}")
     file, text = export(path)
     generated.check(file, text)
     run = run_of(load_project(path))
@@ -259,7 +254,7 @@ def _lie(where: Path, state: RunState) -> IntegrityViolated:
 def _outputs(place: Installation, state: RunState, known: Stage) -> dict[str, str]:
     """A finished stage's outputs by path, from the ledger and what it names: the same on every machine."""
     fact = state.fact(known.name)
-    body = {key: value for key, value in fact.items() if key not in _RECENT_FACT}
+    body = state.recorded(known.name)
     digests = {key: value for key, value in body.items() if str(value).startswith("sha256:")}
     written = {"run": state.run, "stage": known.name, "row": fact["seq"], "fact": digest_json(body), **digests}
     outputs = {face.fact_file(known): _json(written)}
@@ -275,11 +270,7 @@ def _outputs(place: Installation, state: RunState, known: Stage) -> dict[str, st
 
 
 def _evidence(place: Installation, fact: Mapping[str, Any]) -> Any:
-    return json.loads(_fetched(place, fact["evidence_file"], fact["uri"]).read_bytes())
-
-
-def _fetched(place: Installation, digest: str, uri: str) -> Path:
-    return place.cache.get(digest, lambda folder: place.mlflow.download(uri, folder), uri)
+    return json.loads(place.artifact(fact["evidence_file"], fact["uri"]).read_bytes())
 
 
 def _json(value: Any) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from pipeline.config import ForgeSettings
+from pipeline.config.reading import read_secret
 from pipeline.errors import UsageError
 from pipeline.ports import Comment, Forge
 from pipeline.reports.comment import marker, read_marker, shorten
@@ -18,14 +19,7 @@ def forge_of(settings: ForgeSettings, request: int) -> Forge:
     Raises:
         UsageError: its client is not installed, or the token cannot be read.
     """
-    try:
-        token = settings.token_file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise UsageError(
-            f"the forge's token cannot be read: {error.strerror}",
-            where=str(settings.token_file),
-            fix="name a file that this user may read",
-        ) from error
+    token = read_secret(settings.token_file, "the file with the forge's token")
     try:
         match settings.kind:
             case "gitlab":

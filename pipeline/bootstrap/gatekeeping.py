@@ -179,7 +179,7 @@ def try_policy(place: Installation, run: str, file: Path) -> dict[str, Any]:
 
 def _line(place: Installation, state: RunState, gate: Gate) -> str:
     """Model, version, verdict and the ledger's head in one line: a build that shows it is an anchor too."""
-    model, head = str((state.opened or {})["project"]), place.reader.head()
+    model, head = state.model, place.reader.head()
     wanted = place.environment(model, ENVIRONMENT).wanted
     serving = f"in {ENVIRONMENT} as {wanted.version}, " if wanted is not None and wanted.run == state.run else ""
     anchor = f"{head.seq}:{head.hash}" if head else "empty"

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pipeline.bootstrap.installation import Installation
 from pipeline.config import JenkinsSettings
+from pipeline.config.reading import read_secret
 from pipeline.domain.approval import Assurance
 from pipeline.domain.canonical import digest_json
 from pipeline.errors import ApprovalInvalid, UsageError
 
 if TYPE_CHECKING:
     from pipeline.adapters.jenkins_client import Jenkins
+    from pipeline.bootstrap.reviews import Reviewed
 
 TOKEN_VARIABLE = "GATEHOUSE_JENKINS_TOKEN"  # noqa: S105  # the name of a variable that names a file
 SIGNATURE_SUFFIX = ".sig"
@@ -25,7 +27,7 @@ Verb = Literal["approve", "reject", "revoke", "delegate", "break-glass"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What somebody wants recorded, and by what they are to be recognised: one of the four.
+    """What somebody wants recorded, and by what they are to be recognised: one of the five.
 
     Attributes:
         verb, reason: what, and why.
@@ -33,7 +35,7 @@ class Answer:
         token_file: holds a token of the identity provider.
         signed: a statement, with its SSH signature beside it.
         demo: a name, for an embedded stack only.
-        reviewer: whoever reviewed the run in GitHub that `build` then is.
+        reviewed: a review of a run in GitHub, as GitHub gave it.
     """
 
     verb: Verb
@@ -43,7 +45,7 @@ class Answer:
     token_file: Path | None = None
     signed: Path | None = None
     demo: str | None = None
-    reviewer: str | None = None
+    reviewed: Reviewed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,8 @@ def identify(place: Installation, answer: Answer, subject: Mapping[str, Any], ru
         raise UsageError("one identity at a time", where="--build, --token-file, --signed, --demo-identity")
     if answer.signed is not None:
         return _signed(place, answer, answer.signed, subject)
-    if answer.build is not None and answer.reviewer is not None and run is not None:
-        return _reviewed(place, answer.verb, answer.build, answer.reviewer, run)
+    if answer.reviewed is not None:
+        return _reviewed(answer.verb, answer.reviewed)
     reason = (answer.reason or "").strip()
     if not reason:
         raise UsageError("a decision needs a reason", where="--reason")
@@ -174,17 +176,17 @@ def _jenkins(settings: JenkinsSettings, answer: Answer, reason: str, run: str | 
     return Who(actor, reason, "jenkins", proof, (began,) if began else ())
 
 
-def _reviewed(place: Installation, verb: Verb, url: str, user: str, run: str) -> Who:
-    from pipeline.bootstrap import reviews
-
-    review, found = reviews.reviewed(place, url, run, user)
+def _reviewed(verb: Verb, reviewed: Reviewed) -> Who:
+    review, url = reviewed.review, reviewed.run.url
     if review.approved != (verb == "approve"):
-        raise ApprovalInvalid(f"{user} {'approved' if review.approved else 'rejected'} it in GitHub", where=url)
+        raise ApprovalInvalid(f"{review.user} {'approved' if review.approved else 'rejected'} it in GitHub", where=url)
     if not review.comment:
         raise ApprovalInvalid(
-            f"{user} gave no reason", where=url, fix="re-run the gate's job, and review it with a comment that says why"
+            f"{review.user} gave no reason",
+            where=url,
+            fix="re-run the gate's job, and review it with a comment that says why",
         )
-    return Who(user, review.comment, "github", {"build": url, "reviews": review.count}, found.asked)
+    return Who(review.user, review.comment, "github", {"build": url, "reviews": review.count}, reviewed.run.asked)
 
 
 def _token(place: Installation, file: Path, reason: str) -> Who:
@@ -194,7 +196,7 @@ def _token(place: Installation, file: Path, reason: str) -> Who:
     if settings is None:
         raise ApprovalInvalid("no identity provider is believed here", where="settings: oidc")
     rules = oidc.OidcRules(**settings.model_dump())
-    found = oidc.identify(_read(file, "the token's file"), rules, place.clock())
+    found = oidc.identify(read_secret(file, "the token's file"), rules, place.clock())
     return Who(found.user, reason, "oidc", found.proof)
 
 
@@ -227,7 +229,7 @@ def controller(jenkins: JenkinsSettings) -> Jenkins:
     from pipeline.adapters.jenkins_client import Jenkins
 
     file = Path(os.environ.get(TOKEN_VARIABLE) or jenkins.token_file)
-    user, _, token = _read(file, "the file with the Jenkins token").partition(":")
+    user, _, token = read_secret(file, "the file with the Jenkins token").partition(":")
     return Jenkins(jenkins.url, user, token, ca_file=jenkins.ca_file)
 
 
@@ -235,12 +237,3 @@ def _controller(jenkins: JenkinsSettings, build: str) -> Jenkins:
     if not build.startswith(jenkins.url.rstrip("/") + "/"):
         raise UsageError("the build is not of the configured Jenkins", where=f"--build {build}", fix=jenkins.url)
     return controller(jenkins)
-
-
-def _read(file: Path, what: str) -> str:
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise UsageError(
-            f"{what} cannot be read: {error.strerror}", where=str(file), fix="name a file that this user may read"
-        ) from error

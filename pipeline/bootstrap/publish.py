@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import stamina
@@ -43,74 +44,67 @@ def publish(place: Installation, run: str, request: int | None, against: str | N
         UsageError: no forge, no merge request, or the server refuses.
         Unreachable: the server does not answer, or `cml` fails.
     """
-    settings = place.settings.forge
+    settings, state = place.settings.forge, place.state(run)
+    if link is None and settings is not None and settings.evidence_url is not None:
+        link = settings.evidence_url.replace("{run}", run)
+    evidence, page = evidence_of(place, state), _page(place, state, against, link)
     if settings is None:
-        return _by_cml(place, run, against, link)
+        return _by_cml(state.model, comment(evidence, page))
     from pipeline.reports import plots
 
     number = request if request is not None else request_in(os.environ)
     forge = forge_of(settings, number)
-    link = link or (settings.evidence_url.replace("{run}", run) if settings.evidence_url else None)
-    model = str((place.state(run).opened or {})["project"])
-    drawn = plots.pictures(Evidence.model_validate(evidence_of(place, place.state(run))), CAPTIONS)
+    drawn = plots.pictures(Evidence.model_validate(evidence), CAPTIONS)
 
     def write(pictures: Mapping[str, str]) -> str:
-        return _report(place, run, against, link, {CAPTIONS[name]: url for name, url in pictures.items()})
+        return comment(evidence, replace(page, pictures={CAPTIONS[name]: url for name, url in pictures.items()}))
 
     # Each try reads what is there first: an answer that was lost does not make a second comment.
     for attempt in stamina.retry_context(on=Unreachable, attempts=ATTEMPTS, wait_initial=0.3):
         with attempt:
-            done = post(forge, model, drawn, write)
+            done = post(forge, state.model, drawn, write)
     return f"{done} in {settings.repository}, merge request {number}"
 
 
 def markdown(place: Installation, run: str, against: str | None, link: str | None) -> str:
     """The report without pictures, as ``cml comment create`` takes it."""
-    return _report(place, run, against, link, {})
-
-
-def _report(place: Installation, run: str, against: str | None, link: str | None, pictures: Mapping[str, str]) -> str:
     state = place.state(run)
+    return comment(evidence_of(place, state), _page(place, state, against, link))
+
+
+def _page(place: Installation, state: RunState, against: str | None, link: str | None) -> Page:
     gate = gate_of(place, state, place.project(state))
-    page = Page(
+    return Page(
         headline=headline(gate),
         rules=gate.verdict.model_dump(mode="json")["rules"],
         may_decide=gate.standing.may_decide if gate.verdict.passed and not gate.open else (),
         target=_target(place, state, against),
-        pictures=pictures,
         link=link,
     )
-    return comment(evidence_of(place, state), page)
 
 
 def _target(place: Installation, state: RunState, against: str | None) -> Target | None:
-    model = str((state.opened or {})["project"])
-    if against is None:
-        against = _newest_on_target(place, state, model)
+    against = against or _newest_on_target(place, state)
     if against is None:
         return None
     other = place.state(against)
-    opened = other.opened or {}
-    if opened.get("project") != model:
-        raise UsageError(f"run {against} is not of {model}", where="--target")
-    return Target(against, opened["windows"]["holdout"], other.fact("evaluate")["metrics"])
+    if other.model != state.model:
+        raise UsageError(f"run {against} is not of {state.model}", where="--target")
+    return Target(against, (other.opened or {})["windows"]["holdout"], other.fact("evaluate")["metrics"])
 
 
-def _newest_on_target(place: Installation, state: RunState, model: str) -> str | None:
+def _newest_on_target(place: Installation, state: RunState) -> str | None:
     """The newest measured run of the model whose commit is on the target branch; None where git cannot tell."""
     names = ("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "CHANGE_TARGET", "GITHUB_BASE_REF")
     branch = next((os.environ[name] for name in names if os.environ.get(name)), None)
     if branch is None:
         return None
-    commits = {
-        event.run: event.body["code"].get("commit")
-        for event in place.reader.events(model=model)
-        if event.kind == "run.opened"
-    }
-    measured = [event.run for event in place.reader.events(model=model) if event.kind == "model.evaluated"]
-    for run in reversed(measured):
-        if run and run != state.run and (commit := commits.get(run)) and _is_on(commit, f"origin/{branch}"):
-            return run
+    events = place.reader.events(model=state.model)
+    commits = {event.run: event.body["code"].get("commit") for event in events if event.kind == "run.opened"}
+    for event in reversed(events):
+        measured = event.kind == "model.evaluated" and event.run != state.run
+        if measured and (commit := commits.get(event.run)) and _is_on(commit, f"origin/{branch}"):
+            return event.run
     return None
 
 
@@ -122,7 +116,7 @@ def _is_on(commit: str, branch: str) -> bool:
         return False
 
 
-def _by_cml(place: Installation, run: str, against: str | None, link: str | None) -> str:
+def _by_cml(model: str, text: str) -> str:
     program = shutil.which("cml")
     if program is None:
         raise UsageError(
@@ -130,10 +124,9 @@ def _by_cml(place: Installation, run: str, against: str | None, link: str | None
             where="settings: forge",
             fix="name the server there (infra/forges/README.md), or install cml",
         )
-    model = str((place.state(run).opened or {})["project"])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.md"
-        file.write_text(markdown(place, run, against, link), encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
         words = [program, *_CML, f"--watermark-title=gatehouse {model}", str(file)]
         try:
             done = subprocess.run(

@@ -10,7 +10,7 @@ from pipeline.bootstrap.notify import deliver
 from pipeline.bootstrap.runner import account_of
 from pipeline.domain.gate import Gate
 from pipeline.errors import ApprovalInvalid, Unreachable
-from pipeline.graph import STAGES
+from pipeline.graph import GATE
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
@@ -23,8 +23,7 @@ def wait(place: Installation, run: str, seconds: float) -> None:
         ApprovalInvalid: it was rejected, or nobody entitled let it through in time.
         Unreachable: the ledger was away when the time was over.
     """
-    stage = next(stage for stage in STAGES if stage.gate)
-    place = place.acting_as(account_of(stage))
+    place = place.acting_as(account_of(GATE))
     deadline, pause, told = time.monotonic() + seconds, FIRST_PAUSE, False
     while True:
         try:
@@ -34,14 +33,14 @@ def wait(place: Installation, run: str, seconds: float) -> None:
             if gate.standing.rejected_by or not gate.verdict.passed:
                 gate.demand()
             if not told:
-                place.reporter.note(f"{stage.name}: waiting; may decide: {', '.join(gate.standing.may_decide)}")
+                place.reporter.note(f"{GATE.name}: waiting; may decide: {', '.join(gate.standing.may_decide)}")
             told = True
             if time.monotonic() >= deadline:
                 raise _too_late(gate, seconds)
         except Unreachable:
             if time.monotonic() >= deadline:
                 raise
-            place.reporter.note(f"{stage.name}: the ledger does not answer; still waiting")
+            place.reporter.note(f"{GATE.name}: the ledger does not answer; still waiting")
         time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
         pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -49,7 +48,7 @@ def wait(place: Installation, run: str, seconds: float) -> None:
 def _look(place: Installation, run: str, *, tell: bool) -> Gate:
     """Where the run stands now; the first look is recorded, so that people are told."""
     state = place.state(run)
-    state.require(next(stage for stage in STAGES if stage.gate))
+    state.require(GATE)
     project = place.project(state)
     gate = gate_of(place, state, project)
     if tell:

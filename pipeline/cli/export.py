@@ -21,11 +21,10 @@ Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit code 5
 def mlproject(project: ProjectFile = HERE, out: Out = None, check: Check = False) -> None:
     """MLproject: start the project, or one stage, with `mlflow run . --env-manager local`."""
     from pipeline.config import load_project
-    from pipeline.faces import generated
     from pipeline.faces import mlproject as face
 
     settings = load_project(project).settings
-    text = generated.seal(face.text(settings.name, settings.window.train, settings.window.holdout))
+    text = face.text(settings.name, settings.window.train, settings.window.holdout)
     folder = project if project.is_dir() else project.parent
     _deliver(out or folder / face.FILE, text, check=check)
 
@@ -57,10 +56,9 @@ def kubeflow(
 ) -> None:
     """kubeflow.yaml: the line for Kubeflow Pipelines."""
     from pipeline.bootstrap.faces import kubeflow_text
-    from pipeline.faces import generated
 
     folder = project if project.is_dir() else project.parent
-    text = generated.seal(kubeflow_text(project, with_ or folder / "kubeflow.toml"))
+    text = kubeflow_text(project, with_ or folder / "kubeflow.toml")
     _deliver(out or folder / "kubeflow.yaml", text, check=check)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,6 +31,23 @@ def parse(text: str, where: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not TOML: {error}", where=where) from error
+
+
+def read_secret(file: Path, what: str) -> str:
+    """What a file with a token, or the like, holds; it never stands in an error.
+
+    Args:
+        what: the file in words.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UsageError(
+            f"{what} cannot be read: {error.strerror}", where=str(file), fix="name a file that this user may read"
+        ) from error
 
 
 def validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:

@@ -39,6 +39,7 @@ def importance(
     if len(np.unique(y[chosen])) < 2:
         return []
     rows, truth = {name: values[chosen] for name, values in columns.items()}, y[chosen]
+    # Of these rows alone: in a batch of another size a graph may round otherwise, and nothing would be "unread".
     plain = predict(rows)
     whole = evaluate(truth, plain).auc
     found = []

@@ -34,6 +34,12 @@ class RunState:
     since: str | None = None
 
     @property
+    def model(self) -> str:
+        """The project's name, which is the registered model's."""
+        assert self.opened is not None
+        return str(self.opened["project"])
+
+    @property
     def changes(self) -> Mapping[str, Any]:
         """What replaces values of the project's file: as opened, and this side's gate if the run came in a bundle."""
         assert self.opened is not None
@@ -56,6 +62,14 @@ class RunState:
                 fix=f"gatehouse {' '.join(BY_NAME[stage].command)} --run {self.run}",
             )
         return self.facts[stage]
+
+    def recorded(self, stage: str) -> dict[str, Any]:
+        """A fact as the stage recorded it, without when and where the ledger has it.
+
+        Raises:
+            UsageError: the stage has not been run.
+        """
+        return {key: value for key, value in self.fact(stage).items() if key not in ("at", "seq")}
 
     def proof(self, stage: str, expected: str | None = None) -> str:
         """Digest of a stage's fact, its row in the ledger included; where one is `expected`, it must be that.

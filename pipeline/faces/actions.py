@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from pipeline.faces.generated import seal
-from pipeline.graph import STAGES, Stage
+from pipeline.graph import STAGES, Stage, slug
 
 FILE = ".github/workflows/gatehouse.yml"
 ENVIRONMENTS = {"approval": "gatehouse-approval", "promotion": "gatehouse-production"}
@@ -108,11 +108,6 @@ _BEFORE = {
 }
 
 
-def slug(stage: Stage) -> str:
-    """The stage's job: no spaces in ids."""
-    return stage.name.replace(" ", "-")
-
-
 def text(name: str, project: str, account_of: Callable[[Stage], Account]) -> str:
     """Render the workflow, sealed.
 
@@ -130,9 +125,9 @@ def text(name: str, project: str, account_of: Callable[[Stage], Account]) -> str
 
 
 def _job(stage: Stage, account: Account, unchanged: str) -> Iterator[str]:
-    yield f"\n  {slug(stage)}:\n"
+    yield f"\n  {stage.slug}:\n"
     if stage.reads:
-        yield f"    needs: [{', '.join(name.replace(' ', '-') for name in stage.reads)}]\n"
+        yield f"    needs: [{', '.join(map(slug, stage.reads))}]\n"
     else:
         yield "    if: github.event_name != 'pull_request'\n"
     yield f"    name: {stage.name}\n"

@@ -26,14 +26,9 @@ _CLAIMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def name_of(stage: Stage) -> str:
-    """The stage's name in DVC, which has no spaces."""
-    return stage.name.replace(" ", "-")
-
-
 def fact_file(stage: Stage) -> str:
     """Where the stage's fact stands, below the project's folder."""
-    return f"{FOLDER}/{name_of(stage)}.json"
+    return f"{FOLDER}/{stage.slug}.json"
 
 
 def text(files: Collection[str], keys: Collection[str]) -> str:
@@ -58,10 +53,10 @@ def text(files: Collection[str], keys: Collection[str]) -> str:
 
 
 def _stage(stage: Stage, files: Collection[str], keys: Collection[str]) -> Iterator[str]:
-    yield f"  {name_of(stage)}:"
+    yield f"  {stage.slug}:"
     if stage.gate:
         yield "    desc: stops here, exit code 4, until somebody entitled has decided; then repro goes on"
-    yield f"    cmd: gatehouse dvc stage {name_of(stage)}"
+    yield f"    cmd: gatehouse dvc stage {stage.slug}"
     yield "    deps:"
     before = [fact_file(other) for other in STAGES if other.name in stage.reads]
     yield from (f"      - {json.dumps(name)}" for name in before or sorted(files))

@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 from pipeline.config.kubeflow import KubeflowSettings
 from pipeline.errors import UsageError
 from pipeline.faces import kubeflow_components as components
-from pipeline.graph import STAGES, Stage
+from pipeline.faces.generated import seal
+from pipeline.graph import STAGES, Stage, slug
 
 SETTINGS_FOLDER = "/etc/gatehouse"
 FIRST_RETRY = "10s"
@@ -28,7 +29,7 @@ class Outputs(NamedTuple):
 
 
 def text(model: str, settings: KubeflowSettings, account_of: Callable[[Stage], Account]) -> str:
-    """The pipeline and its platform spec as YAML.
+    """The pipeline and its platform spec as YAML, sealed.
 
     Args:
         model: the project's name.
@@ -63,7 +64,7 @@ def text(model: str, settings: KubeflowSettings, account_of: Callable[[Stage], A
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(pipeline(line), str(path))
-        return path.read_text(encoding="utf-8")
+        return seal(path.read_text(encoding="utf-8"))
 
 
 def _component(function: Callable[..., Any], name: str, settings: KubeflowSettings) -> Any:
@@ -73,7 +74,7 @@ def _component(function: Callable[..., Any], name: str, settings: KubeflowSettin
     made = dsl.component(
         function, base_image=settings.image, install_kfp_package=False, additional_funcs=[components.gatehouse]
     )
-    made.component_spec.name = name.replace(" ", "-")
+    made.component_spec.name = slug(name)
     return made
 
 

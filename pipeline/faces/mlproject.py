@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from pipeline.faces.generated import seal
 from pipeline.graph import STAGES, Stage
 
 FILE = "MLproject"
 
 
 def text(name: str, train: str, holdout: str, stages: Sequence[Stage] = STAGES) -> str:
-    """The file's text, without its seal.
+    """The file's text, sealed.
 
     Args:
         name: the project's.
@@ -31,13 +32,8 @@ def text(name: str, train: str, holdout: str, stages: Sequence[Stage] = STAGES) 
         command = f"gatehouse {' '.join(stage.command)} --run {{run}}"
         opens = not stage.reads
         parameters: Mapping[str, str | None] = {"run": None, **(windows if opens else {})}
-        lines += _entry(entry_point(stage), parameters, f"{command} --project . {options}" if opens else command)
-    return "\n".join(lines) + "\n"
-
-
-def entry_point(stage: Stage) -> str:
-    """A stage's name as an entry point."""
-    return stage.name.replace(" ", "-")
+        lines += _entry(stage.slug, parameters, f"{command} --project . {options}" if opens else command)
+    return seal("\n".join(lines) + "\n")
 
 
 def _entry(name: str, parameters: Mapping[str, str | None], command: str) -> list[str]:

@@ -6,61 +6,48 @@ Answers have the fields of docs.github.com/en/rest/actions/workflow-runs that ar
 from __future__ import annotations
 
 import base64
-import json
 import os
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from tests.stand_in import JsonHandler
+from tests.stand_in import Site as StandIn
 
 OWNER, NAME = "mlops", "flights"
 WORKFLOW = ".github/workflows/gatehouse.yml"
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
+class Handler(JsonHandler):
+    def do_GET(self):  # noqa: N802  # the name that http.server calls
         path = urlsplit(self.path).path
         if path.startswith(f"/{OWNER}/{NAME}/"):
             self.git(b"")
         else:
             self.api(path)
 
-    def do_POST(self):
+    def do_POST(self):  # noqa: N802
         self.git(self.rfile.read(int(self.headers["Content-Length"])))
 
     def api(self, path):
         site = self.server.site
         site.asked.append(path)
         if site.answers:
-            self.answer(*site.answers.pop(0))
+            self.send(*site.answers.pop(0))
         elif self.headers.get("Authorization") != f"Bearer {site.token}":
-            self.answer(401, {"message": "Bad credentials"})
+            self.send(401, {"message": "Bad credentials"})
         else:
             prefix = f"/api/v3/repos/{OWNER}/{NAME}/actions/runs/"
             number, _, rest = path.removeprefix(prefix).partition("/")
             found = site.runs.get(int(number)) if path.startswith(prefix) and number.isdecimal() else None
             answer = None if found is None else {"": found, "approvals": site.reviews[int(number)]}.get(rest)
-            self.answer(*((404, {"message": "Not Found"}) if answer is None else (200, answer)))
-
-    def answer(self, status, body, headers=()):
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(data))), *headers):
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
+            self.send(*((404, {"message": "Not Found"}) if answer is None else (200, answer)))
 
     def git(self, body):
         site, split = self.server.site, urlsplit(self.path)
         known = base64.b64encode(f"x-access-token:{site.token}".encode()).decode()
         if self.headers.get("Authorization") != f"basic {known}":
-            self.answer(401, {}, [("WWW-Authenticate", "Basic")])
+            self.send(401, {}, [("WWW-Authenticate", "Basic")])
             return
         env = {
             "PATH": os.environ["PATH"],
@@ -85,24 +72,15 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-class Site:
+class Site(StandIn):
     """The server. `answers` are given instead of the next ones; `asked` are the paths that the API was asked for."""
+
+    handler = Handler
 
     def __init__(self, repository: Path, token="a token of GitHub's"):
         self.repository = repository / ".git"
         self.token = token
         self.runs, self.reviews, self.answers, self.asked = {}, {}, [], []
-
-    def __enter__(self):
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.site = self
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
 
     def started(self, number, actor, commit, again_by=None):
         """A run, by whom it was started and, if it was, run again."""

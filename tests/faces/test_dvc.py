@@ -22,8 +22,7 @@ from pipeline.domain.tracked import objects
 from pipeline.errors import IntegrityViolated, Unreachable, UsageError
 from pipeline.graph import STAGES
 from tests.faces.carriers import Machine
-from tests.faces.late import write_flights, write_project
-from tests.integration.conftest import bare
+from tests.faces.late import write_project
 
 
 def commit(machine, folder, words):
@@ -39,14 +38,6 @@ def with_remote(stack, name, **dvc):
     file = stack.home / f"{name}.toml"
     file.write_text(f'{text}\n[dvc]\nremote = "{dvc["remote"]}"\n[dvc.options]\n{options}', encoding="utf-8")
     return file
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("a stack for dvc")
-    write_flights(folder)
-    with bare(folder) as stack:
-        yield stack
 
 
 @pytest.fixture(scope="module")

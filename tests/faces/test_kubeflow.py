@@ -16,8 +16,7 @@ import yaml
 
 from pipeline.graph import BY_NAME, STAGES
 from tests.faces.carriers import part, run_locally
-from tests.faces.late import write_flights, write_project
-from tests.integration.conftest import bare
+from tests.faces.late import write_project
 
 pytestmark = pytest.mark.integration
 
@@ -34,14 +33,6 @@ volumes = [{ name = "flights", path = "/data", stages = ["ingest"] }]
 light = { cpu = "250m", memory = "800Mi" }
 stages = { train = { cpu = "8", memory = "16Gi" } }
 """
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kubeflow")
-    write_flights(folder)
-    with bare(folder) as stack:
-        yield stack
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +55,6 @@ def spec(compiled):
     return tuple(yaml.safe_load_all(compiled.read_text()))
 
 
-def slug(stage):
-    return stage.name.replace(" ", "-")
-
-
 # --- the file ---------------------------------------------------------------------------------------------
 
 
@@ -77,18 +64,18 @@ def test_it_is_a_pipeline_with_every_stage_behind_what_it_reads(spec):
 
     message = json_format.ParseDict(spec[0], pipeline_spec_pb2.PipelineSpec())
     tasks = message.root.dag.tasks
-    assert set(tasks) == {slug(stage) for stage in STAGES} | {"name-the-run"}
+    assert set(tasks) == {stage.slug for stage in STAGES} | {"name-the-run"}
     for stage in STAGES:
-        task = tasks[slug(stage)]
+        task = tasks[stage.slug]
         assert task.task_info.name == stage.name
-        assert set(task.dependent_tasks) == {slug(BY_NAME[name]) for name in stage.reads} | {"name-the-run"}
+        assert set(task.dependent_tasks) == {BY_NAME[name].slug for name in stage.reads} | {"name-the-run"}
         assert list(task.inputs.parameters["command"].runtime_value.constant.list_value) == list(stage.command)
 
 
 def test_a_cache_answers_for_data_and_models_only_and_hands_on_what_can_be_checked(spec):
     tasks = spec[0]["root"]["dag"]["tasks"]
     for stage in STAGES:
-        task = tasks[slug(stage)]
+        task = tasks[stage.slug]
         assert bool(task["cachingOptions"].get("enableCache")) == (stage.environment is None), stage.name
         assert task["retryPolicy"]["maxRetryCount"] == 3
         if stage.reads and BY_NAME[stage.reads[0]].environment is None:
@@ -102,19 +89,17 @@ def test_image_resources_secrets_and_volumes_are_as_configured(spec):
     executors = pipeline["deploymentSpec"]["executors"]
     on_kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     for stage in STAGES:
-        container = executors[f"exec-{slug(stage)}"]["container"]
+        container = executors[f"exec-{stage.slug}"]["container"]
         assert container["image"] == "registry.example/python-gatehouse:1"
         assert {"name": "GATEHOUSE_SETTINGS", "value": "/etc/gatehouse/settings.toml"} in container["env"]
         wanted = ("8", "16Gi") if stage.name == "train" else ("2", "4Gi") if stage.heavy else ("250m", "800Mi")
         limits = container["resources"]
         assert (limits["resourceCpuLimit"], limits["resourceMemoryLimit"]) == wanted
         assert (limits["resourceCpuRequest"], limits["resourceMemoryRequest"]) == wanted
-        mounted = {
-            one["mountPath"]: one["secretName"] for one in on_kubernetes[f"exec-{slug(stage)}"]["secretAsVolume"]
-        }
+        mounted = {one["mountPath"]: one["secretName"] for one in on_kubernetes[f"exec-{stage.slug}"]["secretAsVolume"]}
         account = "approval" if stage.gate else "promotion" if stage.environment == "production" else "line"
         assert mounted == {"/etc/gatehouse": f"gatehouse-{account}", "/etc/company": "company-ca"}
-        volumes = [one["mountPath"] for one in on_kubernetes[f"exec-{slug(stage)}"].get("pvcMount", ())]
+        volumes = [one["mountPath"] for one in on_kubernetes[f"exec-{stage.slug}"].get("pvcMount", ())]
         assert volumes == (["/data"] if stage.name == "ingest" else [])
     assert "pip install" not in str(executors)
 

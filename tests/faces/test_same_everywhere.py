@@ -12,10 +12,9 @@ import yaml
 
 from tests.faces.carriers import Machine, part, run_locally
 from tests.faces.github import WORKFLOW, Site
-from tests.faces.late import write_flights, write_project
+from tests.faces.late import write_project
 from tests.faces.workflow import Runner
 from tests.forges.servers import REQUEST, TOKEN, Gitea
-from tests.integration.conftest import bare
 from tests.jenkins.company import LATE, LINE, Company
 from tests.jenkins.conftest import MISSING, ROOT, groovy_environment
 from tests.jenkins.controller import Controller
@@ -27,12 +26,10 @@ KUBEFLOW = 'image = "python-gatehouse:1"\nproject = "/project"\nsettings = { lin
 
 
 @pytest.fixture(scope="module")
-def company(tmp_path_factory):
+def company(stack):
     """A stack with a source of flights, and a repository with the project and its workflow; it has no champion yet."""
-    folder = tmp_path_factory.mktemp("one project")
-    write_flights(folder)
-    with bare(folder) as stack, Controller() as controller:
-        company = Company(stack.home, controller, folder)
+    with Controller() as controller:
+        company = Company(stack.home, controller, stack.home.parent)
         company.gatehouse("export", "actions", "--project", LATE, cwd=company.source)
         git(company.source, "add", "--all")
         git(company.source, "commit", "--quiet", "-m", "a workflow")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.stand_in import JsonHandler, Site
 
 TOKEN = "a-token-of-the-server"
 ME, OTHER = "gatehouse-bot", "eve"
@@ -19,14 +19,9 @@ REQUEST = 12
 PAGE = 2
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
+class Handler(JsonHandler):
     def handle_one(self):
-        server = self.server.forge
+        server = self.server.site
         split = urlsplit(self.path)
         data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         kind = self.headers.get("Content-Type", "")
@@ -47,32 +42,15 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one  # noqa: N815
 
-    def send(self, status, body=None, headers=()):
-        data = b"" if body is None else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(data))), *headers):
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
 
-
-class Forge:
+class Forge(Site):
     """One server, with one merge request. `instead` are answers given before anything is looked at."""
+
+    handler = Handler
 
     def __init__(self):
         self.notes, self.asked, self.instead, self.lose = {}, [], [], False
         self.pictures, self.branch, self.number = {}, False, 100
-
-    def __enter__(self):
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.forge = self
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.http.shutdown()
-        self.http.server_close()
 
     def say(self, body, author=ME):
         """Write a comment; answers its number."""

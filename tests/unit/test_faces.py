@@ -11,7 +11,7 @@ from pipeline.graph import STAGES
 
 FILES = {"project.toml": "", "late.py": "", 'a "quoted" name.md': ""}
 KEYS = ("name", "source", "window", "training", "policy", "somebodys")
-BY_NAME = {stage.name: dvc.name_of(stage) for stage in STAGES}
+BY_NAME = {stage.name: stage.slug for stage in STAGES}
 
 
 @pytest.fixture
